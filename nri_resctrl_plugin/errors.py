@@ -1,0 +1,34 @@
+"""Errors of the plugin's own calls. Those of resctrl itself are `resctrl.ResctrlError`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nri_resctrl_plugin.model import ContainerId, PodUid
+
+__all__ = ["ConfigError", "ContainerNotFoundError", "PluginError", "PodNotFoundError"]
+
+
+class PluginError(Exception):
+    """Base of the plugin's errors."""
+
+
+class PodNotFoundError(PluginError, LookupError):
+    """The pod is not known, or went away while the call was waiting."""
+
+    def __init__(self, pod_uid: PodUid) -> None:
+        self.pod_uid = pod_uid
+        super().__init__(f"no pod with uid {pod_uid!r} is known (it may just have been removed)")
+
+
+class ContainerNotFoundError(PluginError, LookupError):
+    """The container is not known, or went away while the call was waiting."""
+
+    def __init__(self, container_id: ContainerId) -> None:
+        self.container_id = container_id
+        super().__init__(f"no container {container_id!r} is known (it may just have stopped)")
+
+
+class ConfigError(PluginError, ValueError):
+    """A configuration that cannot be used; the message names the key, the place and the mend."""

@@ -1,0 +1,1 @@
+"""NRI over ttrpc."""
