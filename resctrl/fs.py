@@ -66,7 +66,7 @@ class FsProvider(Protocol):
         ...
 
     def rename(self, source: Path, target: Path) -> None:
-        """Move a directory with rename(2): between `mon_groups` directories it keeps RMID and counters."""
+        """Move a directory; a monitoring group keeps its RMID and counters when it changes its parent."""
         ...
 
     def read_text(self, path: Path) -> str:

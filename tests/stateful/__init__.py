@@ -1,0 +1,1 @@
+"""Tests of resctrl and nri-resctrl-plugin."""
