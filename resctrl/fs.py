@@ -1,4 +1,4 @@
-"""The boundary to the file system: the `FsProvider` protocol,.
+"""The boundary to the file system: the `FsProvider` protocol, and `RealFs`, which is this machine's kernel.
 
 Owns: every system call of the library. Must not know: what an errno means, or what a group is.
 

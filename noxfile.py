@@ -1,0 +1,159 @@
+"""Every check of this project, by name: `nox` runs the default ones, `nox -l` lists them all.
+
+Default: lint, typing, tests, docs. On demand: e2e_containerd, demo, proto, build.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "typing", "tests", "docs"]
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = False
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+OLDEST, NEWEST = 11, 20
+PURE_MODULES = (
+    "resctrl/errors.py",
+    "nri_resctrl_plugin/pods.py",
+    "nri_resctrl_plugin/transitions.py",
+    "nri_resctrl_plugin/nri/mux.py",
+    "nri_resctrl_plugin/nri/ttrpc.py",
+)
+
+
+def _runs(program: str) -> bool:
+    """Tell whether an interpreter starts: a version manager's shim can be on PATH and refuse to."""
+    try:
+        return (
+            subprocess.run([program, "-c", ""], capture_output=True, check=False, timeout=20).returncode == 0
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _interpreters() -> list[str]:
+    """Return the versions from 3.11 on that this machine can start, oldest first."""
+    found = []
+    for minor in range(OLDEST, NEWEST):
+        name = f"python3.{minor}"
+        on_path = shutil.which(name)
+        if on_path is not None and _runs(on_path):
+            found.append(f"3.{minor}")
+            continue
+        for candidate in sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/{name}")):
+            if _runs(str(candidate)):
+                os.environ["PATH"] = f"{candidate.parent}{os.pathsep}{os.environ['PATH']}"
+                found.append(f"3.{minor}")
+                break
+    return found
+
+
+PYTHONS = _interpreters() or ["3.11"]
+
+
+def _group(name: str) -> list[str]:
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check format, style and the direction of imports."""
+    session.install("-e", ".[nri]", *_group("lint"))
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types: mypy strict on packages and tests, and every public name typed."""
+    session.install("-e", ".[nri]", *_group("typing"))
+    session.run("mypy", "-p", "resctrl", "-p", "nri_resctrl_plugin")
+    session.run("mypy", "tests", "noxfile.py", "benchmarks", "docs")
+    for package in ("resctrl", "nri_resctrl_plugin"):
+        report = session.run(
+            "pyright", "--outputjson", "--ignoreexternal", "--verifytypes", package,
+            silent=True, success_codes=[0, 1],
+        )  # fmt: skip
+        _require_complete_types(session, package, str(report))
+
+
+def _require_complete_types(session: nox.Session, package: str, report: str) -> None:
+    """Fail unless each public name of our own has a known type; generated code is not ours."""
+    symbols = json.loads(report[report.index("{") :])["typeCompleteness"]["symbols"]
+    ours = [
+        s
+        for s in symbols
+        if s["isExported"] and s["name"].startswith(package) and ".api.gen" not in s["name"]
+    ]
+    unknown = [s["name"] for s in ours if not s["isTypeKnown"]]
+    if not ours or unknown:
+        session.error(f"{package}: {len(unknown)} of {len(ours)} public names lack a type: {unknown[:20]}")
+    session.log(f"{package}: {len(ours)} public names, every type known")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run unit tests, scenarios on the fake, and the state machines; the oldest Python measures coverage."""
+    session.install("-e", ".[nri]", *_group("test"))
+    if session.python != PYTHONS[0]:
+        session.run("pytest", *session.posargs)
+        return
+    session.run("coverage", "erase")
+    session.run("pytest", "--cov", "--cov-report=", *session.posargs)
+    if not session.posargs:
+        session.run("coverage", "report", "--fail-under=95")
+        session.run("coverage", "report", f"--include={','.join(PURE_MODULES)}", "--fail-under=100")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Run the examples of the documentation and follow its links."""
+    session.install("-e", ".[nri]", *_group("test"))
+    session.run(
+        "pytest",
+        "-q",
+        "--doctest-glob=*.md",
+        "--doctest-modules",
+        "README.md",
+        "docs",
+        "resctrl",
+        "tests/docs",
+    )
+
+
+@nox.session
+def e2e_containerd(session: nox.Session) -> None:
+    """Run the plugin under a real containerd; root only. Add `--require=containerd` to forbid a skip."""
+    session.install("-e", ".[nri]", *_group("test"))
+    session.run("pytest", "tests/e2e", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Show the main job on the embedded default: no root, no RDT, no containerd."""
+    session.install("-e", ".[nri]")
+    session.run("nri-resctrl-plugin", "demo", *session.posargs)
+
+
+@nox.session
+def proto(session: nox.Session) -> None:
+    """Generate the wire code anew from the trimmed .proto files."""
+    session.install(*_group("proto"))
+    session.run("python", "tools/generate_proto.py")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel and the source distribution."""
+    session.install(*_group("build"))
+    session.run("python", "-m", "build", "--outdir", "dist")
