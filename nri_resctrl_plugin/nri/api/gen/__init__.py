@@ -1,0 +1,1 @@
+"""Generated from nri.proto by tools/generate_proto.py. Do not edit."""
