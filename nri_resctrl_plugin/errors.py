@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nri_resctrl_plugin.model import ContainerId, PodUid
 
-__all__ = ["ConfigError", "ContainerNotFoundError", "PluginError", "PodNotFoundError"]
+__all__ = [
+    "CgroupError",
+    "CgroupPathError",
+    "ConfigError",
+    "ContainerNotFoundError",
+    "PluginClosedError",
+    "PluginError",
+    "PodNotFoundError",
+]
 
 
 class PluginError(Exception):
@@ -32,3 +40,26 @@ class ContainerNotFoundError(PluginError, LookupError):
 
 class ConfigError(PluginError, ValueError):
     """A configuration that cannot be used; the message names the key, the place and the mend."""
+
+
+class PluginClosedError(PluginError):
+    """The plugin was closed before or while the call was waiting."""
+
+    def __init__(self) -> None:
+        super().__init__("the plugin is closed")
+
+
+class CgroupError(PluginError):
+    """The threads of a container could not be listed. A container that is gone is no error: it has none."""
+
+
+class CgroupPathError(CgroupError, ValueError):
+    """A cgroup path that is never looked at: it is malformed, or would lead out of the container's cgroup.
+
+    Attributes:
+        cgroups_path: As the runtime named it.
+    """
+
+    def __init__(self, cgroups_path: str, why: str) -> None:
+        self.cgroups_path = cgroups_path
+        super().__init__(f"refusing the cgroup path {cgroups_path[:200]!r}: {why}")
