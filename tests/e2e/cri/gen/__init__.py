@@ -1,0 +1,1 @@
+"""Generated from cri.proto by tools/generate_proto.py. Do not edit."""

@@ -1,0 +1,30 @@
+"""Waiting for a named condition, with a deadline. Nothing in the lane sleeps for luck."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["until"]
+
+
+async def until(what: str, condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Return as soon as a condition holds.
+
+    Args:
+        what: The condition in words, for the failure.
+        condition: Asked at once and then every 10 ms.
+        seconds: How long it may take.
+
+    Raises:
+        TimeoutError: It never held.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds} s in vain until {what}")
+        await asyncio.sleep(0.01)
