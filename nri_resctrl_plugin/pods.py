@@ -1,0 +1,308 @@
+"""PodTable: which pods and containers live, how far their groups are, and what must be done about it.
+
+Owns: what each fact means to the rows, and the answers to questions. Must not know: NRI, resctrl, who carries
+actions out.
+
+Numbered rules:
+
+1. Every transition is a row of `pods_rules`; `pods_state` executes them. Nothing changes beside the rows.
+2. It is pure: it knows no paths of ours, clocks, locks, errnos or logs. Same facts, same actions.
+3. At most one action is in flight per pod, until its completion fact arrives. A first obvious table (create
+   on add, delete on remove) let an old delete take away the group of a pod that was back.
+4. It stores what is desired (rows) and what is actual (completion facts) and asks for the difference.
+5. Unknown, duplicate and late facts are legal input; a completion that answers nothing in flight is ignored.
+6. A pod lives by its sandboxes: two of them share its group and its counters, and it goes with the last.
+7. One fact brings at most one AddOrUpdate per pod, told after all that the fact changed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from attrs import evolve
+
+from nri_resctrl_plugin.model import ContainerCgroup, ContainerId, ContainerState, PodUid
+from nri_resctrl_plugin.pods_facts import (
+    Action,
+    Container,
+    ContainerRemoved,
+    ContainerRetried,
+    ContainerStarted,
+    ContainerStopped,
+    CreateGroup,
+    DeleteGroup,
+    Emit,
+    Fact,
+    GroupCreated,
+    GroupDeleted,
+    GroupKept,
+    GroupRefused,
+    GroupRetried,
+    OrphanRetried,
+    PodRef,
+    PodRemoved,
+    PodStarted,
+    PodStopped,
+    Reconcile,
+    Synchronized,
+    TasksReconciled,
+    Work,
+)
+from nri_resctrl_plugin.pods_rules import (
+    ATTEMPT_PENDING,
+    CONTAINER_STATES,
+    CREATION_PENDING,
+    GROUP_FAILED,
+    RULES,
+    ContainerTrigger,
+    GroupPhase,
+    GroupTrigger,
+    Rules,
+    SandboxPhase,
+    SandboxTrigger,
+)
+from nri_resctrl_plugin.pods_state import ContainerRecord, SandboxRecord, State, start_trigger
+
+if TYPE_CHECKING:
+    from nri_resctrl_plugin.events import PodResctrlAddOrUpdate, ResctrlGroupState
+
+__all__ = [
+    "Action",
+    "Container",
+    "ContainerRemoved",
+    "ContainerRetried",
+    "ContainerStarted",
+    "ContainerStopped",
+    "CreateGroup",
+    "DeleteGroup",
+    "Emit",
+    "Fact",
+    "GroupCreated",
+    "GroupDeleted",
+    "GroupKept",
+    "GroupRefused",
+    "GroupRetried",
+    "OrphanRetried",
+    "PodRef",
+    "PodRemoved",
+    "PodStarted",
+    "PodStopped",
+    "PodTable",
+    "Reconcile",
+    "Synchronized",
+    "TasksReconciled",
+    "Work",
+]
+
+
+class PodTable:
+    """Pure bookkeeping of pods, containers and groups: facts in, actions out.
+
+    The caller carries out the actions, in any order across pods, and answers each but `Emit` with its
+    completion fact. Not thread-safe: one caller at a time.
+
+    Args:
+        rules: The rows to execute; others than the product's are for tests.
+    """
+
+    def __init__(self, *, rules: Rules = RULES) -> None:
+        self._state = State(rules)
+
+    # --- facts in ---
+
+    def apply(self, fact: Fact) -> list[Action]:  # noqa: C901 - one arm per fact is the point
+        """Take in one fact.
+
+        Args:
+            fact: What happened; unknown, duplicate and late ones are welcome.
+
+        Returns:
+            What is to be done now, events first.
+        """
+        state = self._state
+        state.begin()
+        match fact:
+            case PodStarted(pod):
+                state.sandbox(SandboxTrigger.STARTED, pod.sandbox_id, pod.pod_uid)
+            case PodStopped(sandbox_id):
+                state.sandbox(SandboxTrigger.STOPPED, sandbox_id)
+            case PodRemoved(sandbox_id):
+                state.sandbox(SandboxTrigger.REMOVED, sandbox_id)
+            case ContainerStarted(container, pod):
+                self._container_started(container, pod)
+            case ContainerStopped(container_id):
+                state.container(ContainerTrigger.STOPPED, container_id)
+            case ContainerRemoved(container_id):
+                state.container(ContainerTrigger.REMOVED, container_id)
+            case Synchronized(pods, containers):
+                self._synchronized(pods, containers)
+            case GroupRetried(pod_uid):
+                state.group(GroupTrigger.RETRIED, pod_uid)
+            case ContainerRetried(container_id):
+                state.container(ContainerTrigger.RETRIED, container_id)
+            case OrphanRetried(pod_uid):
+                state.group(GroupTrigger.ORPHAN_RETRIED, pod_uid)
+            case GroupCreated() | GroupRefused() | GroupDeleted() | GroupKept() | TasksReconciled():
+                self._completed(fact)
+            case _:
+                assert_never(fact)
+        return state.settle()
+
+    def _container_started(self, container: Container, pod: PodRef | None) -> None:
+        if self._sandbox_phase(container) is SandboxPhase.STOPPED:
+            return  # late: its sandbox ended before this word arrived
+        if pod is not None:
+            self._state.sandbox(SandboxTrigger.NAMED, pod.sandbox_id, pod.pod_uid)
+        record = self._remember(evolve(container, started=True))
+        self._follow(record, start_trigger(record.told))
+
+    def _synchronized(self, pods: tuple[PodRef, ...], containers: tuple[Container, ...]) -> None:
+        """Take in the difference to what the runtime lists.
+
+        New sandboxes of live pods come before the vanished ones go, or a pod whose sandbox was re-created
+        would go with the old one; new pods come last, so that vanished ones free their RMIDs first.
+        """
+        state = self._state
+        for pod in pods:
+            if self.knows_pod(pod.pod_uid):
+                state.sandbox(SandboxTrigger.LISTED, pod.sandbox_id, pod.pod_uid)
+        listed = {container.container_id for container in containers}
+        for container_id in [known for known in state.containers if known not in listed]:
+            state.container(ContainerTrigger.REMOVED, container_id)
+        listed_sandboxes = {pod.sandbox_id for pod in pods}
+        for sandbox_id in [known for known in state.sandboxes if known not in listed_sandboxes]:
+            state.sandbox(SandboxTrigger.UNLISTED, sandbox_id)
+        for pod in pods:
+            state.sandbox(SandboxTrigger.LISTED, pod.sandbox_id, pod.pod_uid)
+        for container in containers:
+            if self._sandbox_phase(container) is not SandboxPhase.STOPPED:
+                record = self._remember(container)
+                self._follow(record, _list_trigger(record.told))
+
+    def _completed(
+        self, fact: GroupCreated | GroupRefused | GroupDeleted | GroupKept | TasksReconciled
+    ) -> None:
+        """An action ended: record what is now known of the disk, then ask the rows."""
+        state = self._state
+        match state.in_flight.get(fact.pod_uid), fact:
+            case CreateGroup(), GroupCreated(pod_uid, path):
+                pod = state.pods[pod_uid]
+                pod.path, pod.left = path, True
+                trigger = GroupTrigger.CREATED
+            case CreateGroup(), GroupRefused(pod_uid, reason):
+                state.pods[pod_uid].reason = reason
+                trigger = GroupTrigger.REFUSED
+            case DeleteGroup(), GroupDeleted(pod_uid):
+                state.pods[pod_uid].left = False
+                trigger = GroupTrigger.DELETED
+            case DeleteGroup(), GroupKept():
+                trigger = GroupTrigger.KEPT
+            case Reconcile(container_id=asked), TasksReconciled(pod_uid, container_id, complete) if (
+                asked == container_id
+            ):
+                # The container may have gone since, and even have come back in another pod.
+                if self.container_pod(container_id) == pod_uid:
+                    end = ContainerTrigger.COMPLETE if complete else ContainerTrigger.INCOMPLETE
+                    state.container(end, container_id)
+                trigger = GroupTrigger.ATTEMPTED
+            case _:
+                return  # late, or never asked for
+        del state.in_flight[fact.pod_uid]
+        state.group(trigger, fact.pod_uid)
+
+    def _sandbox_phase(self, told: Container) -> SandboxPhase:
+        """What is known of the container's sandbox: the one it was first seen in, if it is known."""
+        container = self._state.containers.get(told.container_id)
+        sandbox = self._state.sandboxes.get(told.sandbox_id) if container is None else container.sandbox
+        return SandboxPhase.UNKNOWN if sandbox is None else sandbox.phase
+
+    def _remember(self, told: Container) -> ContainerRecord:
+        """Keep the newest word about a container, without losing what only an older one told."""
+        state = self._state
+        record = state.containers.get(told.container_id)
+        if record is None:
+            sandbox = state.sandboxes.setdefault(told.sandbox_id, SandboxRecord(told.sandbox_id))
+            record = ContainerRecord(told, sandbox)
+            sandbox.containers[told.container_id] = state.containers[told.container_id] = record
+            return record
+        old, new = record.told.cgroup, told.cgroup
+        record.told = evolve(
+            told,
+            sandbox_id=record.told.sandbox_id,
+            started=told.started or record.told.started,
+            cgroup=ContainerCgroup(
+                cgroups_path=new.cgroups_path or old.cgroups_path,
+                cgroup_parent=new.cgroup_parent or old.cgroup_parent,
+                pid=new.pid or old.pid,
+            ),
+        )
+        return record
+
+    def _follow(self, record: ContainerRecord, trigger: ContainerTrigger) -> None:
+        known = record.sandbox.phase is SandboxPhase.LIVE
+        self._state.container(trigger if known else ContainerTrigger.ADRIFT, record.told.container_id)
+
+    # --- questions ---
+
+    @property
+    def idle(self) -> bool:
+        """Whether no action is in flight."""
+        return not self._state.in_flight
+
+    def snapshot(self) -> dict[PodUid, PodResctrlAddOrUpdate]:
+        """What a consumer of every event holds: each pod as last told."""
+        return {uid: pod.told for uid, pod in self._state.pods.items() if pod.told is not None}
+
+    def knows_pod(self, pod_uid: PodUid) -> bool:
+        """Whether the pod lives."""
+        pod = self._state.pods.get(pod_uid)
+        return pod is not None and bool(pod.sandboxes)
+
+    def group_state(self, pod_uid: PodUid) -> ResctrlGroupState | None:
+        """The group of a live pod, or None before its first outcome. Failed while a retry is in flight."""
+        pod = self._state.pods.get(pod_uid)
+        return None if pod is None or not pod.has_outcome() else pod.state().group_state
+
+    def creation_pending(self, pod_uid: PodUid) -> bool:
+        """Whether a create of this live pod is in flight or comes next."""
+        pod = self._state.pods.get(pod_uid)
+        return pod is not None and pod.phase in CREATION_PENDING
+
+    def container_state(self, container_id: ContainerId) -> ContainerState | None:
+        """How far the container is, or None if it is not known, or stopped."""
+        container = self._state.containers.get(container_id)
+        return None if container is None else CONTAINER_STATES.get(container.phase)
+
+    def container_pod(self, container_id: ContainerId) -> PodUid | None:
+        """The pod of the container, or None if the container is not known, is stopped, or has no pod."""
+        if self.container_state(container_id) in {None, ContainerState.NO_POD}:
+            return None
+        return self._state.containers[container_id].sandbox.pod_uid
+
+    def attempt_pending(self, container_id: ContainerId) -> bool:
+        """Whether a reconcile of the container is in flight, queued, or waits for the group."""
+        container = self._state.containers.get(container_id)
+        return container is not None and container.phase in ATTEMPT_PENDING
+
+    def failed_pods(self) -> tuple[PodUid, ...]:
+        """Live pods whose group is Failed, those with a retry in flight too, in the order of appearance."""
+        return tuple(uid for uid, pod in self._state.pods.items() if pod.phase in GROUP_FAILED)
+
+    def partial_containers(self) -> tuple[ContainerId, ...]:
+        """Containers that are PARTIAL, those with a pending attempt too, in the order of arrival."""
+        return tuple(
+            container_id
+            for container_id in self._state.containers
+            if self.container_state(container_id) is ContainerState.PARTIAL
+        )
+
+    def orphans(self) -> tuple[PodUid, ...]:
+        """Pods that are gone and whose group could not be deleted, in the order of appearance."""
+        return tuple(uid for uid, pod in self._state.pods.items() if pod.phase is GroupPhase.ORPHAN)
+
+
+def _list_trigger(told: Container) -> ContainerTrigger:
+    """What a container means that Synchronize lists."""
+    if not told.started:
+        return ContainerTrigger.SEEN_CREATED
+    return ContainerTrigger.LISTED_MONITORED if told.runtime_monitored else ContainerTrigger.LISTED

@@ -1,0 +1,359 @@
+"""The pod table's rules as data: what a sandbox, a pod's group and a container may become, and what follows.
+
+Owns: every transition there is. Must not know: how the rows are executed (`pods`).
+
+Numbered rules:
+
+1. A row is (phase, trigger) -> (target, effects). Where no row stands, nothing happens: that is how unknown,
+   duplicate and late facts are borne.
+2. There is no row that could be left out: a test deletes and alters each in turn and must see a machine fail.
+3. The text of a phase, a trigger or an effect is its documentation; `docs/explanation/transitions.md` is
+   rendered from this module.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from types import MappingProxyType
+
+from attrs import frozen
+
+from nri_resctrl_plugin.model import ContainerState
+
+__all__ = [
+    "ATTEMPT_PENDING",
+    "CONTAINER_STATES",
+    "COUNTED",
+    "CREATION_PENDING",
+    "GROUP_EXISTS",
+    "GROUP_FAILED",
+    "RULES",
+    "ContainerEffect",
+    "ContainerPhase",
+    "ContainerRule",
+    "ContainerTrigger",
+    "GroupEffect",
+    "GroupPhase",
+    "GroupRule",
+    "GroupTrigger",
+    "Rules",
+    "SandboxEffect",
+    "SandboxPhase",
+    "SandboxRule",
+    "SandboxTrigger",
+]
+
+
+# --- sandboxes ---
+
+
+class SandboxPhase(Enum):
+    """What is known of one sandbox id."""
+
+    UNKNOWN = "never heard of, or forgotten"
+    LIVE = "running; its pod lives as long as one of its sandboxes does"
+    STOPPED = "stopped, and remembered until it is removed or no longer listed"
+
+
+class SandboxTrigger(Enum):
+    """What can happen to a sandbox."""
+
+    STARTED = "PodStarted"
+    NAMED = "a container's START carries it"
+    LISTED = "Synchronize lists it"
+    STOPPED = "PodStopped"
+    REMOVED = "PodRemoved"
+    UNLISTED = "Synchronize does not list it"
+
+
+class SandboxEffect(Enum):
+    """What a sandbox does to its pod and its containers."""
+
+    JOIN = "it joins its pod; the first one makes the pod appear"
+    PROMOTE = "its containers that had no pod get theirs"
+    LEAVE = "its containers go and it leaves its pod; the last one makes the pod go"
+
+
+@frozen
+class SandboxRule:
+    """One row of a sandbox's life."""
+
+    phase: SandboxPhase
+    trigger: SandboxTrigger
+    target: SandboxPhase
+    effects: tuple[SandboxEffect, ...] = ()
+
+
+# --- a pod's group ---
+
+
+class GroupPhase(Enum):
+    """How a pod and its group stand to each other. At most one action is in flight in any of them."""
+
+    ABSENT = "no pod, no group, nothing to remember"
+    CREATING = "the pod appeared and its first create is in flight; nothing is told yet"
+    EXISTS = "the group is there and nothing is in flight"
+    RECONCILING = "the group is there and a container's reconcile is in flight"
+    FAILED = "the create was refused; only a retry changes that"
+    RETRYING = "Failed, and another create is in flight"
+    LEAVING = "the pod is gone and an action is in flight: the delete, or one that must end before it"
+    RETURNING = (
+        "the pod is back while an action of its earlier life is in flight; its create comes after that"
+    )
+    ORPHAN = "the pod is gone and its group could not be deleted"
+
+
+class GroupTrigger(Enum):
+    """What can happen to a pod's group."""
+
+    APPEARED = "the pod's first sandbox is live"
+    GONE = "the pod's last sandbox is not live any more"
+    CREATED = "GroupCreated"
+    REFUSED = "GroupRefused"
+    DELETED = "GroupDeleted"
+    KEPT = "GroupKept"
+    ATTEMPTED = "TasksReconciled"
+    WORK = "a container's attempt waits"
+    RETRIED = "GroupRetried, or a repeated START of a container that is PARTIAL"
+    ORPHAN_RETRIED = "OrphanRetried"
+
+
+class GroupEffect(Enum):
+    """What follows for the group and its audience."""
+
+    CREATE = "CreateGroup"
+    DELETE = "DeleteGroup"
+    RECONCILE = "Reconcile of the next waiting container, a first attempt of a START before others"
+    GIVE_UP = "all waiting attempts end"
+    ANNOUNCE = "Emit AddOrUpdate"
+    REMOVED = "Emit Removed"
+
+
+@frozen
+class GroupRule:
+    """One row of the life of a pod's group.
+
+    Attributes:
+        phase: Where it holds.
+        trigger: What happens.
+        target: The phase after it.
+        effects: What follows, in order.
+        left: Where not None, the row holds only if a group of the pod is (True) or is not (False) on disk, as
+            far as completions told. A refused create leaves an older group where it was.
+    """
+
+    phase: GroupPhase
+    trigger: GroupTrigger
+    target: GroupPhase
+    effects: tuple[GroupEffect, ...] = ()
+    left: bool | None = None
+
+
+# --- containers ---
+
+
+class ContainerPhase(Enum):
+    """How far one container has come. Finer than `ContainerState`: it says whose turn an attempt is."""
+
+    UNKNOWN = "never heard of, or forgotten"
+    NO_POD = "seen, but its sandbox is not known"
+    CREATED = "listed, not started"
+    STARTING = "PARTIAL: started, its first attempt waits for the group or its turn"
+    ENTERING = "PARTIAL: the first attempt after its START is in flight"
+    QUEUED = "PARTIAL: an attempt that was not promised an event waits"
+    TRYING = "PARTIAL: an attempt that was not promised an event is in flight"
+    PARTIAL = "PARTIAL: the attempt ended, only a retry or a repeated START brings another"
+    RECONCILED = "RECONCILED: all of its live threads are in the group"
+    RUNTIME_MONITORED = "RUNTIME_MONITORED: counted, but left to the runtime"
+    STOPPED = "stopped, and remembered until it is removed or no longer listed"
+
+
+class ContainerTrigger(Enum):
+    """What can happen to a container."""
+
+    ADRIFT = "seen, and its sandbox is not known"
+    SEEN_CREATED = "listed as created, its pod known"
+    STARTED = "ContainerStarted, or its pod became known after it"
+    STARTED_MONITORED = "as STARTED, but the runtime monitors it"
+    LISTED = "Synchronize lists it as started"
+    LISTED_MONITORED = "as LISTED, but the runtime monitors it"
+    TAKEN = "its reconcile is its pod's next action"
+    GIVEN_UP = "the group is Failed: its waiting attempt ends"
+    COMPLETE = "TasksReconciled, complete"
+    INCOMPLETE = "TasksReconciled, not complete"
+    RETRIED = "ContainerRetried"
+    STOPPED = "ContainerStopped"
+    REMOVED = "ContainerRemoved, its sandbox went, or Synchronize does not list it"
+
+
+class ContainerEffect(Enum):
+    """What a container does to its pod."""
+
+    TELL = "Emit AddOrUpdate of its pod if that differs from the last one and the group's outcome is known"
+    RETRY_GROUP = "the group is retried"
+
+
+@frozen
+class ContainerRule:
+    """One row of a container's life."""
+
+    phase: ContainerPhase
+    trigger: ContainerTrigger
+    target: ContainerPhase
+    effects: tuple[ContainerEffect, ...] = ()
+
+
+@frozen
+class Rules:
+    """The three tables that `PodTable` executes."""
+
+    sandbox: tuple[SandboxRule, ...]
+    group: tuple[GroupRule, ...]
+    container: tuple[ContainerRule, ...]
+
+
+# --- what phases mean to those who ask ---
+
+GROUP_EXISTS = frozenset({GroupPhase.EXISTS, GroupPhase.RECONCILING})
+"""The group state is Exists."""
+
+GROUP_FAILED = frozenset({GroupPhase.FAILED, GroupPhase.RETRYING})
+"""The group state is Failed."""
+
+CREATION_PENDING = frozenset({GroupPhase.CREATING, GroupPhase.RETRYING, GroupPhase.RETURNING})
+"""A create of a live pod is in flight or comes next."""
+
+ATTEMPT_PENDING = frozenset(
+    {ContainerPhase.STARTING, ContainerPhase.ENTERING, ContainerPhase.QUEUED, ContainerPhase.TRYING}
+)
+"""A reconcile is in flight, queued, or waits for the group."""
+
+COUNTED = (
+    ContainerPhase.STARTING,
+    ContainerPhase.ENTERING,
+    ContainerPhase.QUEUED,
+    ContainerPhase.TRYING,
+    ContainerPhase.PARTIAL,
+    ContainerPhase.RECONCILED,
+    ContainerPhase.RUNTIME_MONITORED,
+)
+"""The container is one of its pod's `total_containers`: started and neither stopped nor removed."""
+
+CONTAINER_STATES = MappingProxyType(
+    {
+        ContainerPhase.NO_POD: ContainerState.NO_POD,
+        ContainerPhase.CREATED: ContainerState.CREATED,
+        ContainerPhase.STARTING: ContainerState.PARTIAL,
+        ContainerPhase.ENTERING: ContainerState.PARTIAL,
+        ContainerPhase.QUEUED: ContainerState.PARTIAL,
+        ContainerPhase.TRYING: ContainerState.PARTIAL,
+        ContainerPhase.PARTIAL: ContainerState.PARTIAL,
+        ContainerPhase.RECONCILED: ContainerState.RECONCILED,
+        ContainerPhase.RUNTIME_MONITORED: ContainerState.RUNTIME_MONITORED,
+    }
+)
+"""The state that is told to those who ask. UNKNOWN and STOPPED have none."""
+
+
+# --- the rows ---
+
+_S, _ST, _SE = SandboxPhase, SandboxTrigger, SandboxEffect
+_G, _GT, _GE = GroupPhase, GroupTrigger, GroupEffect
+_C, _CT, _CE = ContainerPhase, ContainerTrigger, ContainerEffect
+
+_SANDBOX_RULES = (
+    SandboxRule(_S.UNKNOWN, _ST.STARTED, _S.LIVE, (_SE.JOIN, _SE.PROMOTE)),
+    SandboxRule(_S.UNKNOWN, _ST.NAMED, _S.LIVE, (_SE.JOIN, _SE.PROMOTE)),
+    # Without PROMOTE: Synchronize lists the containers too, and its listing is what they follow.
+    SandboxRule(_S.UNKNOWN, _ST.LISTED, _S.LIVE, (_SE.JOIN,)),
+    # A stop of an unknown sandbox: containers that wait for it wait in vain, and a later START is late.
+    SandboxRule(_S.UNKNOWN, _ST.STOPPED, _S.STOPPED, (_SE.LEAVE,)),
+    SandboxRule(_S.UNKNOWN, _ST.REMOVED, _S.UNKNOWN, (_SE.LEAVE,)),
+    SandboxRule(_S.LIVE, _ST.STOPPED, _S.STOPPED, (_SE.LEAVE,)),
+    SandboxRule(_S.LIVE, _ST.REMOVED, _S.UNKNOWN, (_SE.LEAVE,)),
+    SandboxRule(_S.LIVE, _ST.UNLISTED, _S.UNKNOWN, (_SE.LEAVE,)),
+    # Nothing but a new run brings a stopped sandbox back: not a late START, not a listing (runtimes list
+    # stopped sandboxes too).
+    SandboxRule(_S.STOPPED, _ST.STARTED, _S.LIVE, (_SE.JOIN,)),
+    SandboxRule(_S.STOPPED, _ST.REMOVED, _S.UNKNOWN),
+    SandboxRule(_S.STOPPED, _ST.UNLISTED, _S.UNKNOWN),
+)
+
+_GROUP_RULES = (
+    GroupRule(_G.ABSENT, _GT.APPEARED, _G.CREATING, (_GE.CREATE,)),
+    # First outcome: always told, the pod was never told before.
+    GroupRule(_G.CREATING, _GT.CREATED, _G.EXISTS, (_GE.ANNOUNCE,)),
+    GroupRule(_G.CREATING, _GT.REFUSED, _G.FAILED, (_GE.ANNOUNCE,)),
+    GroupRule(_G.CREATING, _GT.GONE, _G.LEAVING),
+    # Containers get into the group one after the other.
+    GroupRule(_G.EXISTS, _GT.WORK, _G.RECONCILING, (_GE.RECONCILE,)),
+    GroupRule(_G.EXISTS, _GT.GONE, _G.LEAVING, (_GE.REMOVED, _GE.DELETE)),
+    GroupRule(_G.RECONCILING, _GT.ATTEMPTED, _G.EXISTS),
+    GroupRule(_G.RECONCILING, _GT.GONE, _G.LEAVING, (_GE.REMOVED,)),
+    # A refused group waits for a retry, and so do its containers. A failed retry is not told.
+    GroupRule(_G.FAILED, _GT.WORK, _G.FAILED, (_GE.GIVE_UP,)),
+    GroupRule(_G.FAILED, _GT.RETRIED, _G.RETRYING, (_GE.CREATE,)),
+    GroupRule(_G.FAILED, _GT.GONE, _G.ABSENT, (_GE.REMOVED,), left=False),
+    GroupRule(_G.FAILED, _GT.GONE, _G.LEAVING, (_GE.REMOVED, _GE.DELETE), left=True),
+    GroupRule(_G.RETRYING, _GT.CREATED, _G.EXISTS, (_GE.ANNOUNCE,)),
+    GroupRule(_G.RETRYING, _GT.REFUSED, _G.FAILED),
+    GroupRule(_G.RETRYING, _GT.GONE, _G.LEAVING, (_GE.REMOVED,)),
+    # The pod is gone: whatever was in flight ends first, then its group is deleted, once.
+    GroupRule(_G.LEAVING, _GT.CREATED, _G.LEAVING, (_GE.DELETE,)),
+    GroupRule(_G.LEAVING, _GT.ATTEMPTED, _G.LEAVING, (_GE.DELETE,)),
+    GroupRule(_G.LEAVING, _GT.REFUSED, _G.LEAVING, (_GE.DELETE,), left=True),
+    GroupRule(_G.LEAVING, _GT.REFUSED, _G.ABSENT, left=False),
+    GroupRule(_G.LEAVING, _GT.DELETED, _G.ABSENT),
+    GroupRule(_G.LEAVING, _GT.KEPT, _G.ORPHAN),
+    GroupRule(_G.LEAVING, _GT.APPEARED, _G.RETURNING),
+    # Back before that was over: the old action cannot be trusted to leave the group as the new life needs it
+    # (an old delete would take it away), so a create follows whatever it was.
+    GroupRule(_G.RETURNING, _GT.CREATED, _G.CREATING, (_GE.CREATE,)),
+    GroupRule(_G.RETURNING, _GT.REFUSED, _G.CREATING, (_GE.CREATE,)),
+    GroupRule(_G.RETURNING, _GT.DELETED, _G.CREATING, (_GE.CREATE,)),
+    GroupRule(_G.RETURNING, _GT.KEPT, _G.CREATING, (_GE.CREATE,)),
+    GroupRule(_G.RETURNING, _GT.ATTEMPTED, _G.CREATING, (_GE.CREATE,)),
+    GroupRule(_G.RETURNING, _GT.GONE, _G.LEAVING),
+    GroupRule(_G.ORPHAN, _GT.APPEARED, _G.CREATING, (_GE.CREATE,)),
+    GroupRule(_G.ORPHAN, _GT.ORPHAN_RETRIED, _G.LEAVING, (_GE.DELETE,)),
+)
+
+_CONTAINER_RULES = (
+    ContainerRule(_C.UNKNOWN, _CT.ADRIFT, _C.NO_POD),
+    ContainerRule(_C.UNKNOWN, _CT.SEEN_CREATED, _C.CREATED),
+    ContainerRule(_C.NO_POD, _CT.SEEN_CREATED, _C.CREATED),
+    # A start is told when its first attempt ends; a listing at once, together with all else that it changes.
+    # What the runtime monitors is not attempted: its attempt ends at once.
+    *(
+        rule
+        for phase in (_C.UNKNOWN, _C.NO_POD, _C.CREATED)
+        for rule in (
+            ContainerRule(phase, _CT.STARTED, _C.STARTING),
+            ContainerRule(phase, _CT.STARTED_MONITORED, _C.RUNTIME_MONITORED, (_CE.TELL,)),
+            ContainerRule(phase, _CT.LISTED, _C.QUEUED, (_CE.TELL,)),
+            ContainerRule(phase, _CT.LISTED_MONITORED, _C.RUNTIME_MONITORED, (_CE.TELL,)),
+        )
+    ),
+    ContainerRule(_C.STARTING, _CT.TAKEN, _C.ENTERING),
+    ContainerRule(_C.STARTING, _CT.GIVEN_UP, _C.PARTIAL, (_CE.TELL,)),
+    ContainerRule(_C.ENTERING, _CT.COMPLETE, _C.RECONCILED, (_CE.TELL,)),
+    ContainerRule(_C.ENTERING, _CT.INCOMPLETE, _C.PARTIAL, (_CE.TELL,)),
+    # Attempts of listed containers, of retries and of repeated STARTs are told only if they complete.
+    ContainerRule(_C.QUEUED, _CT.TAKEN, _C.TRYING),
+    ContainerRule(_C.QUEUED, _CT.GIVEN_UP, _C.PARTIAL),
+    ContainerRule(_C.TRYING, _CT.COMPLETE, _C.RECONCILED, (_CE.TELL,)),
+    ContainerRule(_C.TRYING, _CT.INCOMPLETE, _C.PARTIAL),
+    ContainerRule(_C.PARTIAL, _CT.RETRIED, _C.QUEUED),
+    ContainerRule(_C.PARTIAL, _CT.STARTED, _C.QUEUED, (_CE.RETRY_GROUP,)),
+    # The end, whichever of STOP and REMOVE comes first.
+    ContainerRule(_C.NO_POD, _CT.STOPPED, _C.STOPPED),
+    ContainerRule(_C.CREATED, _CT.STOPPED, _C.STOPPED),
+    *(ContainerRule(phase, _CT.STOPPED, _C.STOPPED, (_CE.TELL,)) for phase in COUNTED),
+    ContainerRule(_C.NO_POD, _CT.REMOVED, _C.UNKNOWN),
+    ContainerRule(_C.CREATED, _CT.REMOVED, _C.UNKNOWN),
+    ContainerRule(_C.STOPPED, _CT.REMOVED, _C.UNKNOWN),
+    *(ContainerRule(phase, _CT.REMOVED, _C.UNKNOWN, (_CE.TELL,)) for phase in COUNTED),
+)
+
+RULES = Rules(sandbox=_SANDBOX_RULES, group=_GROUP_RULES, container=_CONTAINER_RULES)
+"""The rules of the product."""
