@@ -18,8 +18,22 @@ from typing import Final
 
 from attrs import field, frozen
 
-__all__ = ["Container", "ContainerStatus", "PodSandbox", "RuntimeInfo"]
+from nri_resctrl_plugin.nri import api
+from nri_resctrl_plugin.nri.codec import decode
 
+__all__ = [
+    "Container",
+    "ContainerStatus",
+    "PodSandbox",
+    "RuntimeInfo",
+    "container_value",
+    "decode_container",
+    "decode_pod",
+    "pod_value",
+    "runtime_value",
+]
+
+_MAX_PID: Final = (1 << 31) - 1
 _NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -105,3 +119,99 @@ class RuntimeInfo:
     registration_timeout: float = 5.0
     request_timeout: float = 2.0
     config: str = field(default="", repr=False)
+
+
+def decode_pod(data: bytes) -> PodSandbox | None:
+    """Decode one pod of a Synchronize; None where it has no id.
+
+    Raises:
+        WireError: It cannot be decoded.
+    """
+    return pod_value(decode(data, api.PodSandbox))
+
+
+def decode_container(data: bytes) -> Container | None:
+    """Decode one container of a Synchronize; None where it has no id.
+
+    Raises:
+        WireError: It cannot be decoded.
+    """
+    return container_value(decode(data, api.Container))
+
+
+def pod_value(pod: api.PodSandbox | None) -> PodSandbox | None:
+    """Return what an event says of its pod; None where it says nothing, or sends an empty message."""
+    if not isinstance(pod, api.PodSandbox) or not _text(pod.id):
+        return None
+    linux = pod.linux if isinstance(pod.linux, api.LinuxPodSandbox) else api.LinuxPodSandbox()
+    return PodSandbox(
+        id=pod.id,
+        uid=_text(pod.uid),
+        name=_text(pod.name),
+        namespace=_text(pod.namespace),
+        labels=_labels(pod.labels),
+        pid=_pid(pod.pid),
+        cgroup_parent=_text(linux.cgroup_parent),
+        cgroups_path=_text(linux.cgroups_path),
+    )
+
+
+def container_value(container: api.Container | None) -> Container | None:
+    """Return what an event says of its container; None where it says nothing, or sends an empty message."""
+    if not isinstance(container, api.Container) or not _text(container.id):
+        return None
+    linux = container.linux if isinstance(container.linux, api.LinuxContainer) else api.LinuxContainer()
+    rdt = linux.rdt if isinstance(linux.rdt, api.LinuxRdt) else api.LinuxRdt()
+    monitoring = rdt.enable_monitoring
+    return Container(
+        id=container.id,
+        pod_sandbox_id=_text(container.pod_sandbox_id),
+        name=_text(container.name),
+        state=_status(container.state),
+        labels=_labels(container.labels),
+        pid=_pid(container.pid),
+        cgroups_path=_text(linux.cgroups_path),
+        clos_id=_text(rdt.clos_id.value) if isinstance(rdt.clos_id, api.OptionalString) else None,
+        enable_monitoring=isinstance(monitoring, api.OptionalBool) and bool(monitoring.value),
+    )
+
+
+def runtime_value(request: api.ConfigureRequest) -> RuntimeInfo:
+    """Return what Configure says; times that are missing or nonsense are NRI's defaults of 5 s and 2 s."""
+    return RuntimeInfo(
+        name=_text(request.runtime_name),
+        version=_text(request.runtime_version),
+        nri_version=_text(request.NRI_version),
+        registration_timeout=_seconds(request.registration_timeout, 5.0),
+        request_timeout=_seconds(request.request_timeout, 2.0),
+        config=_text(request.config),
+    )
+
+
+# The generated classes promise types that the wire can break: a varint in the place of a string arrives as an
+# int, an entry of a map without its value as None. The functions below take `object` because of that.
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _pid(value: object) -> int:
+    return value if isinstance(value, int) and 0 < value <= _MAX_PID else 0
+
+
+def _seconds(milliseconds: object, default: float) -> float:
+    return milliseconds / 1000 if isinstance(milliseconds, int) and milliseconds > 0 else default
+
+
+def _labels(value: object) -> Mapping[str, str]:
+    if not isinstance(value, dict) or not value:
+        return _NO_LABELS
+    return MappingProxyType({_text(key): _text(text) for key, text in value.items()})
+
+
+def _status(value: object) -> ContainerStatus:
+    try:
+        return ContainerStatus(value)
+    except ValueError:
+        return ContainerStatus.UNKNOWN
