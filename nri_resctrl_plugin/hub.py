@@ -1,7 +1,7 @@
 """Who is told what, in which order, in bounded memory.
 
-Owns: the tap of every emission, the coalescing subscribers, the callbacks, and the snapshot that is the sum
-of what was emitted. Must not know: why something is emitted, and threads: all of it runs on one event loop.
+Owns: the tap of every emission, the coalescing subscribers, the callbacks. Must not know: why something is
+emitted, and threads: all of it runs on one event loop.
 
 Rules:
     1. Emission order is the order of the tap and of the callbacks: neither ever drops or reorders.
@@ -198,10 +198,6 @@ class EventHub:
         for token, callback in tuple(self._callbacks.items()):
             if token in self._callbacks:  # an earlier callback may have unsubscribed it
                 self._call(callback, event)
-
-    def snapshot(self) -> dict[PodUid, PodResctrlAddOrUpdate]:
-        """Return the last emitted state of each live pod."""
-        return dict(self._latest)
 
     def record(self) -> EventRecord:
         """Begin to record every emission, until the record is closed."""

@@ -48,7 +48,7 @@ class Failure:
         error: What it raised.
     """
 
-    error: BaseException
+    error: Exception
 
 
 Outcome: TypeAlias = Success[T] | Failure
@@ -58,8 +58,10 @@ def attempt(work: Callable[[], T]) -> Outcome[T]:
     """Run a job to its end and return how it ended; nothing escapes."""
     try:
         return Success(work())
-    except BaseException as error:  # noqa: BLE001 - a job that ends without an outcome would be waited for forever
+    except Exception as error:  # noqa: BLE001 - a job that ends without an outcome would be waited for forever
         return Failure(error)
+    except BaseException as error:  # noqa: BLE001 - as above; but whoever waits must not be made to exit
+        return Failure(RuntimeError(f"the job ended with {error!r}"))
 
 
 class Executor(Protocol):

@@ -1,0 +1,303 @@
+"""Drives the pod table: facts in, its actions run on the worker, completions back in, waiters answered.
+
+Owns: the table, the startup, what is in flight, who waits for it. Must not know: NRI, and why a fact came.
+
+Rules:
+    1. `take` is synchronous: when it returns, the table knows the fact and the audience was told. What takes
+       time goes to the executor and comes back as a completion fact, on the event loop.
+    2. Startup runs once, before any other work: the mount is ensured; and if the first fact of all that needs
+       work is a Synchronize, stale groups are swept. Work that comes meanwhile is held. A group that was made
+       before any Synchronize must not be swept, so then there is no sweep at all.
+    3. Work for a pod with a starting container is urgent, from the START until its attempt has ended.
+    4. A hard failure is logged here, unless somebody waits who raises or reports it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, assert_never
+
+import structlog
+
+from nri_resctrl_plugin.pods import (
+    CreateGroup,
+    DeleteGroup,
+    Emit,
+    GroupCreated,
+    GroupDeleted,
+    GroupKept,
+    GroupRefused,
+    PodTable,
+    Reconcile,
+    Synchronized,
+    TasksReconciled,
+)
+from nri_resctrl_plugin.startup import StartupResult, log_startup, start_up
+from nri_resctrl_plugin.waiting import Waiters
+from nri_resctrl_plugin.worker import Failure, Success
+from resctrl import EmptyPidSetError, FsProvider, NotMountedError, ReconcileResult
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from structlog.typing import FilteringBoundLogger
+
+    from nri_resctrl_plugin.cgroups import PidSource
+    from nri_resctrl_plugin.config import ResctrlPluginConfig
+    from nri_resctrl_plugin.hub import EventHub
+    from nri_resctrl_plugin.model import ContainerId, PodUid
+    from nri_resctrl_plugin.pods import Action, ContainerStarted, Fact, Work
+    from nri_resctrl_plugin.worker import Executor, Outcome
+    from resctrl import Resctrl
+
+__all__ = ["Driver"]
+
+P = TypeVar("P", bound=FsProvider)
+
+_STARTUP_KEY: Final = ""  # no pod's uid is empty
+
+
+class _Startup(Enum):
+    NOT_BEGUN = auto()
+    RUNNING = auto()
+    DONE = auto()
+
+
+class Driver(Generic[P]):
+    """One pod table at work.
+
+    Args:
+        config: The plugin's settings.
+        resctrl: Where groups are made.
+        pid_source: Lists the threads of a container.
+        executor: Where blocking work runs.
+        hub: Who is told.
+    """
+
+    def __init__(
+        self,
+        config: ResctrlPluginConfig,
+        resctrl: Resctrl[P],
+        pid_source: PidSource,
+        executor: Executor,
+        hub: EventHub,
+    ) -> None:
+        self.config = config
+        self.resctrl = resctrl
+        self.table = PodTable()
+        self.waiters = Waiters(self.table)
+        self._pid_source = pid_source
+        self._executor = executor
+        self._hub = hub
+        self._startup = _Startup.NOT_BEGUN
+        self._swept_or_skipped = False
+        self._mount_error: Exception | None = None
+        self._held: list[Work] = []
+        self._starting: dict[ContainerId, PodUid] = {}
+        self._at_rest: list[asyncio.Future[None]] = []
+        self.closed = False
+        self._log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin")
+
+    # --- facts in ---
+
+    def take(self, fact: Fact) -> None:
+        """Let a fact happen. After `close` it does nothing."""
+        if self.closed:
+            return
+        if isinstance(fact, Synchronized):
+            self._begin_with_sweep()
+        actions = self.table.apply(fact)
+        self._carry_out(actions)
+
+    def take_start(self, fact: ContainerStarted) -> None:
+        """Let a START happen: from now to the end of its attempt its pod's work goes first."""
+        if self.closed:
+            return
+        actions = self.table.apply(fact)
+        container_id = fact.container.container_id
+        pod_uid = self.table.container_pod(container_id)
+        if pod_uid is not None and self.table.attempt_pending(container_id):
+            self._starting[container_id] = pod_uid
+            self._executor.promote(pod_uid)
+        self._carry_out(actions)
+
+    def _carry_out(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Emit(event):
+                    self._hub.emit(event)
+                case CreateGroup() | DeleteGroup() | Reconcile():
+                    self._enqueue(action)
+                case _:
+                    assert_never(action)
+        self._answer()
+
+    def reconfigure(
+        self, config: ResctrlPluginConfig, resctrl: Resctrl[P], pid_source: PidSource | None
+    ) -> None:
+        """Change the settings; only while `untouched`. A pid source of None stays as it is."""
+        self.config, self.resctrl = config, resctrl
+        self._pid_source = pid_source if pid_source is not None else self._pid_source
+
+    # --- startup ---
+
+    def _begin_with_sweep(self) -> None:
+        """At the first Synchronize: start up, with a sweep unless work was done before it."""
+        if self._startup is _Startup.NOT_BEGUN:
+            self._begin(sweep=self.config.cleanup_on_start)
+        elif not self._swept_or_skipped:
+            self._log.info("startup_cleanup_skipped", reason="groups were made before the first Synchronize")
+        self._swept_or_skipped = True
+
+    def _begin(self, *, sweep: bool) -> None:
+        self._startup = _Startup.RUNNING
+        resctrl, auto_mount = self.resctrl, self.config.auto_mount
+
+        self._executor.submit(
+            _STARTUP_KEY,
+            lambda: start_up(resctrl, auto_mount=auto_mount, sweep=sweep),
+            self._started_up,
+            urgent=True,
+        )
+
+    def _started_up(self, outcome: Outcome[StartupResult]) -> None:
+        result = outcome.value if isinstance(outcome, Success) else StartupResult(outcome.error)
+        log_startup(self._log, result)
+        self._mount_error = result.mount_error
+        self._startup = _Startup.DONE
+        held, self._held = self._held, []
+        for work in held:
+            self._submit(work)
+        self._answer()
+
+    # --- work out, completions in ---
+
+    def _enqueue(self, work: Work) -> None:
+        if self._startup is _Startup.NOT_BEGUN:
+            self._begin(sweep=False)
+        if self._startup is _Startup.DONE:
+            self._submit(work)
+        else:
+            self._held.append(work)
+
+    def _submit(self, work: Work) -> None:
+        uid, resctrl = work.pod_uid, self.resctrl
+        urgent = uid in self._starting.values()
+        match work:
+            case CreateGroup():
+                self._executor.submit(
+                    uid,
+                    lambda: resctrl.create_group(uid),
+                    lambda outcome: self._created(uid, outcome),
+                    urgent=urgent,
+                )
+            case DeleteGroup(_, path):
+                self._executor.submit(
+                    uid,
+                    lambda: resctrl.delete_group(path),
+                    lambda outcome: self._deleted(uid, path, outcome),
+                    urgent=urgent,
+                )
+            case Reconcile(_, container_id, path, cgroup):
+                source, passes = self._pid_source, self.config.max_reconcile_passes
+                self._executor.submit(
+                    uid,
+                    lambda: resctrl.reconcile_group(path, lambda: source.thread_ids(cgroup), passes),
+                    lambda outcome: self._reconciled(uid, container_id, outcome),
+                    urgent=urgent,
+                )
+            case _:
+                assert_never(work)
+
+    def _created(self, pod_uid: PodUid, outcome: Outcome[Path]) -> None:
+        match outcome:
+            case Success(path):
+                self._mount_error = None
+                self.take(GroupCreated(pod_uid, path))
+            case Failure(error):
+                if isinstance(error, NotMountedError) and self._mount_error is not None:
+                    error = self._mount_error  # says why it is not mounted
+                if not self.waiters.creation_failed(pod_uid, error):
+                    self._log.warning("group_refused", pod_uid=pod_uid, error=str(error))
+                self.take(GroupRefused(pod_uid, str(error)))
+
+    def _deleted(self, pod_uid: PodUid, path: Path, outcome: Outcome[None]) -> None:
+        match outcome:
+            case Success():
+                self.take(GroupDeleted(pod_uid))
+                self.waiters.deletion_ended(pod_uid, None)
+            case Failure(error):
+                self.take(GroupKept(pod_uid))
+                if not self.waiters.deletion_ended(pod_uid, error):
+                    self._log.warning("group_kept", pod_uid=pod_uid, path=str(path), error=str(error))
+
+    def _reconciled(
+        self, pod_uid: PodUid, container_id: ContainerId, outcome: Outcome[ReconcileResult]
+    ) -> None:
+        complete = isinstance(outcome, Success) and outcome.value.complete
+        error = outcome.error if isinstance(outcome, Failure) else None
+        if isinstance(error, EmptyPidSetError):
+            error = None  # nothing runs in it (yet, or any more): partial, and no fault of anybody
+        collected = self.waiters.attempt_failed(container_id, error)
+        if error is not None and not collected:
+            self._log.warning(
+                "reconcile_failed", container_id=container_id, pod_uid=pod_uid, error=str(error)
+            )
+        self.take(TasksReconciled(pod_uid, container_id, complete))
+
+    # --- who waits ---
+
+    async def attempt_ended(self, container_id: ContainerId, seconds: float) -> None:
+        """Wait until no attempt of a container is pending, but no longer than so many seconds."""
+        if self.closed or not self.table.attempt_pending(container_id):
+            return
+        answer = self.waiters.attempt(container_id, collects=False)
+        try:
+            done, _ = await asyncio.wait({answer}, timeout=seconds)
+        finally:
+            answer.cancel()
+        if not done:
+            self._log.info("start_goes_on_behind", container_id=container_id, seconds=seconds)
+
+    async def settled(self) -> None:
+        """Wait until nothing is in flight, or the plugin is closed."""
+        while not (self.closed or self._idle):
+            answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._at_rest.append(answer)
+            await answer
+
+    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - the deadline of the worker
+        """Take no more facts, answer everybody with PluginClosedError, let the running job end.
+
+        Args:
+            timeout: Seconds to wait for the job.
+        """
+        self.closed = True
+        self.waiters.close()
+        self._wake_resting()
+        if not await self._executor.close(timeout):
+            self._log.warning("worker_left_behind", seconds=timeout)
+
+    @property
+    def untouched(self) -> bool:
+        """Whether no work was begun, so that the settings may still change."""
+        return self._startup is _Startup.NOT_BEGUN and not self.closed
+
+    @property
+    def _idle(self) -> bool:
+        return self.table.idle and self._startup is not _Startup.RUNNING
+
+    def _answer(self) -> None:
+        """Answer everybody whose waiting has ended with the present fact."""
+        for container_id in [each for each in self._starting if not self.table.attempt_pending(each)]:
+            del self._starting[container_id]
+        self.waiters.answer()
+        if self._idle:
+            self._wake_resting()
+
+    def _wake_resting(self) -> None:
+        resting, self._at_rest = self._at_rest, []
+        for answer in resting:
+            if not answer.done():
+                answer.set_result(None)

@@ -1,0 +1,185 @@
+"""Trying again what was refused or is incomplete: only ever because somebody calls.
+
+Owns: the rules of the three `retry_*` calls. Must not know: NRI, threads, when to call.
+
+Rules:
+    1. A retry joins an action of its kind that is already under way and shares its outcome; no second mkdir.
+    2. What is already done is returned and nothing is told.
+    3. A pass tries orphans first, since they free RMIDs; then failed groups, up to the first CapacityError;
+       then every partial container. One bad item never ends it.
+    4. Passes do not overlap: a second call joins the pass that runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from attrs import define, field
+
+from nri_resctrl_plugin.errors import ContainerNotFoundError, PluginClosedError, PodNotFoundError
+from nri_resctrl_plugin.events import Exists
+from nri_resctrl_plugin.model import ContainerId, ContainerState, PodUid
+from nri_resctrl_plugin.pods import ContainerRetried, GroupRetried, OrphanRetried
+from nri_resctrl_plugin.reports import RetryFailure, RetryReport, RetrySubject
+from resctrl import CapacityError, FsProvider
+
+if TYPE_CHECKING:
+    from nri_resctrl_plugin.driver import Driver
+
+__all__ = ["Retries"]
+
+P = TypeVar("P", bound=FsProvider)
+
+
+@define
+class _Tally:
+    """A report being made."""
+
+    orphans_deleted: int = 0
+    orphans_kept: int = 0
+    groups_created: int = 0
+    groups_failed: int = 0
+    groups_untried: int = 0
+    capacity_exhausted: bool = False
+    containers_reconciled: int = 0
+    containers_partial: int = 0
+    failures: list[RetryFailure] = field(factory=list)
+
+    def fail(self, subject: RetrySubject, name: str, error: Exception) -> None:
+        self.failures.append(RetryFailure(subject, name, error))
+
+    def report(self) -> RetryReport:
+        return RetryReport(
+            orphans_deleted=self.orphans_deleted,
+            orphans_kept=self.orphans_kept,
+            groups_created=self.groups_created,
+            groups_failed=self.groups_failed,
+            groups_untried=self.groups_untried,
+            capacity_exhausted=self.capacity_exhausted,
+            containers_reconciled=self.containers_reconciled,
+            containers_partial=self.containers_partial,
+            failures=tuple(self.failures),
+        )
+
+
+class Retries(Generic[P]):
+    """The retry calls over one driver."""
+
+    def __init__(self, driver: Driver[P]) -> None:
+        self._driver = driver
+        self._pass: asyncio.Task[RetryReport] | None = None
+
+    async def group(self, pod_uid: PodUid) -> Exists:
+        """Try a pod's group again; see `ResctrlPlugin.retry_group_creation`."""
+        driver, table = self._driver, self._driver.table
+        if driver.closed:
+            raise PluginClosedError
+        if not table.knows_pod(pod_uid):
+            raise PodNotFoundError(pod_uid)
+        state = table.group_state(pod_uid)
+        if isinstance(state, Exists):
+            return state
+        answer = driver.waiters.creation(pod_uid)
+        if not table.creation_pending(pod_uid):
+            driver.take(GroupRetried(pod_uid))
+        outcome = await answer
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def container(self, container_id: ContainerId) -> ContainerState:
+        """Try a container again; see `ResctrlPlugin.retry_container_reconcile`."""
+        driver, table = self._driver, self._driver.table
+        if driver.closed:
+            raise PluginClosedError
+        state = table.container_state(container_id)
+        if state is None:
+            raise ContainerNotFoundError(container_id)
+        if state is not ContainerState.PARTIAL:
+            return state
+        pending = table.attempt_pending(container_id)
+        pod_uid = table.container_pod(container_id)
+        if not pending and (pod_uid is None or not isinstance(table.group_state(pod_uid), Exists)):
+            return state  # there is no group to put it into, and making one is another call
+        answer = driver.waiters.attempt(container_id, collects=True)
+        if not pending:
+            driver.take(ContainerRetried(container_id))
+        outcome = await answer
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def all_once(self) -> RetryReport:
+        """Make one pass, or join the one that runs; see `ResctrlPlugin.retry_all_once`."""
+        if self._pass is None or self._pass.done():
+            self._pass = asyncio.create_task(self._make_pass(), name="resctrl retry pass")
+        # Shielded: a caller that gives up must not end the pass of the others.
+        return await asyncio.shield(self._pass)
+
+    async def settled(self) -> None:
+        """Wait until no pass runs and nothing is in flight."""
+        await self._driver.settled()
+        while self._pass is not None and not self._pass.done():
+            await asyncio.wait({self._pass})
+            await self._driver.settled()
+
+    async def close(self) -> None:
+        """Let a running pass end; call it once the driver answers everybody."""
+        if self._pass is not None:
+            await asyncio.wait({self._pass})
+
+    async def _make_pass(self) -> RetryReport:
+        tally = _Tally()
+        await self._retry_orphans(tally)
+        await self._retry_groups(tally)
+        await self._retry_containers(tally)
+        return tally.report()
+
+    async def _retry_orphans(self, tally: _Tally) -> None:
+        driver = self._driver
+        for pod_uid in driver.table.orphans():
+            if driver.closed or pod_uid not in driver.table.orphans():
+                continue  # the pod is back meanwhile, and its group is wanted again
+            answer = driver.waiters.deletion(pod_uid)
+            driver.take(OrphanRetried(pod_uid))
+            outcome = await answer
+            if isinstance(outcome, Exception):
+                tally.orphans_kept += 1
+                tally.fail(RetrySubject.ORPHAN, pod_uid, outcome)
+            else:
+                tally.orphans_deleted += 1
+
+    async def _retry_groups(self, tally: _Tally) -> None:
+        for pod_uid in self._driver.table.failed_pods():
+            if tally.capacity_exhausted:
+                tally.groups_untried += 1
+                continue
+            try:
+                await self.group(pod_uid)
+            except CapacityError as error:
+                tally.capacity_exhausted = True
+                tally.groups_failed += 1
+                tally.fail(RetrySubject.GROUP, pod_uid, error)
+            except (PodNotFoundError, PluginClosedError):
+                tally.groups_untried += 1
+            except Exception as error:  # noqa: BLE001 - one bad group must not keep the others from their turn
+                tally.groups_failed += 1
+                tally.fail(RetrySubject.GROUP, pod_uid, error)
+            else:
+                tally.groups_created += 1
+
+    async def _retry_containers(self, tally: _Tally) -> None:
+        for container_id in self._driver.table.partial_containers():
+            try:
+                state = await self.container(container_id)
+            except (ContainerNotFoundError, PodNotFoundError, PluginClosedError):
+                continue  # it counts nowhere any more
+            except Exception as error:  # noqa: BLE001 - one bad container must not keep the others from their turn
+                tally.containers_partial += 1
+                tally.fail(RetrySubject.CONTAINER, container_id, error)
+                continue
+            if state is ContainerState.RECONCILED:
+                tally.containers_reconciled += 1
+            elif state is ContainerState.PARTIAL:
+                tally.containers_partial += 1

@@ -1,0 +1,157 @@
+"""Who waits for what, and what they are answered.
+
+Owns: the waiters of attempts, creations and deletions. Must not know: how the work runs, or why they wait.
+
+Rules:
+    1. Whoever waits is answered at the very fact that ends the waiting, with the state of that moment.
+    2. An answer is a value or an error as a value, never an exception that nobody might collect.
+    3. What went away is an answer too: PodNotFoundError, ContainerNotFoundError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+from attrs import define, field
+
+from nri_resctrl_plugin.errors import ContainerNotFoundError, PluginClosedError, PodNotFoundError
+from nri_resctrl_plugin.events import Exists
+from nri_resctrl_plugin.model import PodUid
+
+if TYPE_CHECKING:
+    from nri_resctrl_plugin.model import ContainerId, ContainerState
+    from nri_resctrl_plugin.pods import PodTable
+
+__all__ = ["Answer", "Waiters"]
+
+T = TypeVar("T")
+
+Answer: TypeAlias = "asyncio.Future[T | Exception]"
+
+
+@define
+class _Waiting(Generic[T]):
+    """Those who wait for one thing.
+
+    Attributes:
+        pod_uid: The pod that it is about.
+        answers: One per waiter.
+        error: The last failure while they wait.
+        collects: One of them will raise or report the failure, so nobody need log it.
+    """
+
+    pod_uid: PodUid | None
+    answers: list[Answer[T]] = field(factory=list)
+    error: Exception | None = None
+    collects: bool = False
+
+    def add(self) -> Answer[T]:
+        answer: Answer[T] = asyncio.get_running_loop().create_future()
+        self.answers.append(answer)
+        return answer
+
+    def resolve(self, value: T | Exception) -> None:
+        for answer in self.answers:
+            if not answer.done():
+                answer.set_result(value)
+
+
+class Waiters:
+    """Everybody who waits for something of one table."""
+
+    def __init__(self, table: PodTable) -> None:
+        self._table = table
+        self._attempts: dict[ContainerId, _Waiting[ContainerState]] = {}
+        self._creations: dict[PodUid, _Waiting[Exists]] = {}
+        self._deletions: dict[PodUid, _Waiting[bool]] = {}
+
+    # --- to wait ---
+
+    def attempt(self, container_id: ContainerId, *, collects: bool) -> Answer[ContainerState]:
+        """Wait for the end of a container's attempt: one that is pending, or that the next fact begins.
+
+        Args:
+            container_id: The container.
+            collects: The caller raises or reports the error that it may get.
+
+        Returns:
+            The state then, or the error: the hard failure of the reconcile, or what is not there any more.
+        """
+        pod_uid = self._table.container_pod(container_id)
+        waiting = self._attempts.setdefault(container_id, _Waiting(pod_uid))
+        waiting.collects |= collects
+        return waiting.add()
+
+    def creation(self, pod_uid: PodUid) -> Answer[Exists]:
+        """Wait for the end of a pod's group creation: the group, why it was refused, or PodNotFoundError."""
+        return self._creations.setdefault(pod_uid, _Waiting(pod_uid)).add()
+
+    def deletion(self, pod_uid: PodUid) -> Answer[bool]:
+        """Wait for the end of the deletion that the next fact begins: True, or why it failed."""
+        return self._deletions.setdefault(pod_uid, _Waiting(pod_uid)).add()
+
+    # --- to be told ---
+
+    def attempt_failed(self, container_id: ContainerId, error: Exception | None) -> bool:
+        """Take how an attempt ended; return whether somebody collects the error."""
+        waiting = self._attempts.get(container_id)
+        if waiting is None:
+            return False
+        waiting.error = error
+        return waiting.collects
+
+    def creation_failed(self, pod_uid: PodUid, error: Exception) -> bool:
+        """Take why a creation was refused; return whether somebody collects it."""
+        waiting = self._creations.get(pod_uid)
+        if waiting is None:
+            return False
+        waiting.error = error
+        return True
+
+    def deletion_ended(self, pod_uid: PodUid, error: Exception | None) -> bool:
+        """Take how a deletion ended and answer who waits for it; return whether anybody does."""
+        waiting = self._deletions.pop(pod_uid, None)
+        if waiting is None:
+            return False
+        waiting.resolve(error if error is not None else True)
+        return True
+
+    def answer(self) -> None:
+        """Answer everybody whose waiting has ended with the present state of the table."""
+        for container_id, attempt in list(self._attempts.items()):
+            if not self._table.attempt_pending(container_id):
+                del self._attempts[container_id]
+                attempt.resolve(self._end_of_attempt(container_id, attempt))
+        for pod_uid, creation in list(self._creations.items()):
+            if not self._table.knows_pod(pod_uid) or not self._table.creation_pending(pod_uid):
+                del self._creations[pod_uid]
+                creation.resolve(self._end_of_creation(pod_uid, creation))
+
+    def close(self) -> None:
+        """Answer everybody with PluginClosedError."""
+        for attempt in self._attempts.values():
+            attempt.resolve(PluginClosedError())
+        for creation in self._creations.values():
+            creation.resolve(PluginClosedError())
+        for deletion in self._deletions.values():
+            deletion.resolve(PluginClosedError())
+        self._attempts, self._creations, self._deletions = {}, {}, {}
+
+    def _end_of_attempt(
+        self, container_id: ContainerId, attempt: _Waiting[ContainerState]
+    ) -> ContainerState | Exception:
+        state = self._table.container_state(container_id)
+        if state is not None:
+            return state if attempt.error is None else attempt.error
+        if attempt.pod_uid is not None and not self._table.knows_pod(attempt.pod_uid):
+            return PodNotFoundError(attempt.pod_uid)
+        return ContainerNotFoundError(container_id)
+
+    def _end_of_creation(self, pod_uid: PodUid, creation: _Waiting[Exists]) -> Exists | Exception:
+        state = self._table.group_state(pod_uid)
+        if isinstance(state, Exists):
+            return state
+        if creation.error is not None and self._table.knows_pod(pod_uid):
+            return creation.error
+        return PodNotFoundError(pod_uid)
