@@ -1,4 +1,4 @@
-"""The boundary to the file system: the `FsProvider` protocol, and `RealFs`, which is this machine's kernel.
+"""The boundary to the file system: the `FsProvider` protocol, and `RealFs`, the one with system calls.
 
 Owns: every system call of the library. Must not know: what an errno means, or what a group is.
 
@@ -10,13 +10,17 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+import ctypes
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Final, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["FsProvider", "Reader", "WriteError"]
+__all__ = ["FsProvider", "Reader", "RealFs", "WriteError"]
 
 
 class WriteError(OSError):
@@ -78,7 +82,11 @@ class FsProvider(Protocol):
         ...
 
     def can_open_for_write(self, path: Path) -> bool:
-        """Open an existing file for writing and close it again."""
+        """Open an existing file for writing and close it again.
+
+        Returns:
+            False where the answer is "you may not" (EACCES, EPERM, EROFS); any other failure is raised.
+        """
         ...
 
     def mount_resctrl(self, target: Path) -> None:
@@ -100,3 +108,140 @@ class FsProvider(Protocol):
     def open_reader(self, path: Path) -> Reader:
         """Open a file that will be read many times."""
         ...
+
+
+_REFUSALS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
+_BLOCK: Final = 65536
+
+
+def _read_from_start(descriptor: int) -> str:
+    """Read a file from offset 0 to its end, whatever the descriptor's own offset is."""
+    blocks: list[bytes] = []
+    offset = 0
+    while block := os.pread(descriptor, _BLOCK, offset):
+        blocks.append(block)
+        offset += len(block)
+    # Mount points and group names are bytes to the kernel: what is no UTF-8 survives a round trip.
+    return b"".join(blocks).decode("utf-8", "surrogateescape")
+
+
+class _DescriptorReader:
+    """A `Reader` over one descriptor. Not for two threads at once."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read(self) -> str:
+        """Return the whole text as it is now."""
+        if self._descriptor < 0:
+            raise ValueError("the reader is closed")
+        return _read_from_start(self._descriptor)
+
+    def close(self) -> None:
+        """Close the descriptor; the second time does nothing."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class RealFs:
+    """The file system of this machine. Stateless: one instance serves any number of threads."""
+
+    __slots__ = ()
+
+    def exists(self, path: Path) -> bool:
+        """Tell whether something is there. Raises OSError where that cannot be known (EACCES)."""
+        try:
+            path.stat()
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return False
+            raise
+        return True
+
+    def create_dir(self, path: Path) -> None:
+        """Call mkdir(2), one level."""
+        path.mkdir()
+
+    def remove_dir(self, path: Path) -> None:
+        """Call rmdir(2)."""
+        path.rmdir()
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a directory another name or parent."""
+        source.rename(target)
+
+    def read_text(self, path: Path) -> str:
+        """Return the whole text of a file (open, read, close)."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return _read_from_start(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def read_child_dirs(self, path: Path) -> list[str]:
+        """Return the names of the child directories, sorted; an entry that vanishes meanwhile is left out."""
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
+    def can_open_for_write(self, path: Path) -> bool:
+        """Open an existing file for writing and close it again."""
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in _REFUSALS:
+                return False
+            raise
+        os.close(descriptor)
+        return True
+
+    def mount_resctrl(self, target: Path) -> None:
+        """Call mount(2): source "resctrl", type "resctrl", no flags, no options."""
+        # The standard library has no mount(2); libc is already loaded into every CPython on Linux.
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mount(b"resctrl", os.fsencode(target), b"resctrl", ctypes.c_ulong(0), None) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(target))
+
+    def write_all(self, path: Path, chunks: Iterable[bytes]) -> int:
+        """Open an existing file once and give each chunk its own write(2)."""
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _write_error(error, path, 0) from error
+        written = 0
+        try:
+            for chunk in chunks:
+                try:
+                    taken = os.write(descriptor, chunk)
+                except OSError as error:
+                    raise _write_error(error, path, written) from error
+                if taken != len(chunk):
+                    # kernfs never does this; a rest written on its own could be another thread's id.
+                    raise WriteError(errno.EIO, "short write", str(path), written)
+                written += 1
+        finally:
+            os.close(descriptor)
+        return written
+
+    def open_reader(self, path: Path) -> Reader:
+        """Open a file that will be read many times; EISDIR for a directory, as a read would say."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        return _DescriptorReader(descriptor)
+
+
+def _write_error(error: OSError, path: Path, written: int) -> WriteError:
+    number = error.errno if error.errno is not None else errno.EIO
+    return WriteError(number, os.strerror(number), str(path), written)

@@ -1,0 +1,76 @@
+"""What a reconcile remembers from pass to pass.
+
+Owns: which threads were tried, taken, gone or refused. Must not know: files or errnos.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from resctrl.errors import ResctrlError
+from resctrl.model import AssignmentResult, Tid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+__all__ = ["Passes"]
+
+
+@define
+class Passes:
+    """The running account of one reconcile.
+
+    Attributes:
+        count: How often threads were written.
+        assigned: Threads that the kernel took.
+        refused: Threads that it would not take, now or later in this call.
+        gone: Threads that were no more in the latest pass.
+        total_gone: How many answers of that kind there were in all passes.
+        refusal: The first refusal of a thread.
+    """
+
+    count: int = 0
+    assigned: set[Tid] = field(factory=set)
+    refused: set[Tid] = field(factory=set)
+    gone: set[Tid] = field(factory=set)
+    total_gone: int = 0
+    refusal: ResctrlError | None = None
+
+    def untried(self, live: Iterable[Tid]) -> list[Tid]:
+        """Return those that have to be written; one that was gone and is listed again is tried again."""
+        return [tid for tid in live if tid not in self.assigned and tid not in self.refused]
+
+    def record(
+        self, written: Sequence[Tid], assigned: set[Tid], gone: set[Tid], refusal: ResctrlError | None
+    ) -> None:
+        """Take the outcome of one pass into the account."""
+        self.count += 1
+        self.assigned |= assigned
+        self.refused |= set(written) - assigned - gone
+        self.gone = gone
+        self.total_gone += len(gone)
+        self.refusal = self.refusal if self.refusal is not None else refusal
+
+    def partial(self, last: AssignmentResult | None = None) -> AssignmentResult:
+        """Return the sum of all passes, and of a last one that broke off."""
+        more = last if last is not None else AssignmentResult(assigned=0, missing=0)
+        return AssignmentResult(
+            assigned=len(self.assigned) + more.assigned, missing=self.total_gone + more.missing
+        )
+
+    def missing(self, live: Iterable[Tid], inside: set[Tid], relist: Callable[[], Iterable[Tid]]) -> int:
+        """Count the live threads that are not in the group.
+
+        Args:
+            live: The listing that was taken after the last write.
+            inside: The threads in the group, read after that.
+            relist: Lists the threads once more. It is asked only if a thread that was taken is not in the
+                group any more: either it has died meanwhile, or somebody moved it away.
+        """
+        absent = set(live) - inside - self.gone
+        lost = absent & self.assigned
+        if lost:
+            lost &= set(relist())
+        return len(absent - self.assigned) + len(lost)

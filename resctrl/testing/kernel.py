@@ -1,0 +1,278 @@
+"""The resctrl part of a kernel: groups, their directories, and what each operation answers.
+
+Owns: what fs/resctrl does below the VFS. Must not know: system calls, locks, permissions of the caller.
+
+The beliefs (K01 ...) are numbered in docs/explanation/kernel-semantics.md, each with its source and its test.
+Where kernels differ this is Linux 6.12, mounted without options.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Final
+
+from resctrl.testing.ids import ClosidPool, RmidPool, StatusBuffer
+from resctrl.testing.info import Hardware, Threshold, control_files, group_files, info_tree, reading
+from resctrl.testing.nodes import FileSystem, Node, Refusal, refuse
+from resctrl.testing.tasks import Group, TaskTable
+from resctrl.testing.tasks_text import PAGE_SIZE, elements
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resctrl.model import Tid
+
+__all__ = ["Kernel"]
+
+_MON_GROUPS: Final = "mon_groups"
+_BYTES_A_THREAD: Final = 65536
+
+
+class Kernel:
+    """One machine's resctrl.
+
+    Attributes:
+        hardware: What the processor offers.
+        tasks: The threads.
+        rmids: The pool of RMIDs; it outlives a mount.
+        status: last_cmd_status; it outlives a mount.
+        threshold: max_threshold_occupancy; it outlives a mount.
+        root: The root directory while it is mounted.
+    """
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        limbo: float,
+        clock: Callable[[], float],
+        alive: Callable[[int], bool] | None,
+        own_tid: Callable[[], Tid],
+    ) -> None:
+        self.hardware = hardware
+        self.tasks = TaskTable(alive)
+        self.rmids = RmidPool(hardware.num_rmids, limbo, clock)
+        self.status = StatusBuffer()
+        self.threshold = Threshold(hardware.num_rmids, self.rmids.flush)
+        self.root: Node | None = None
+        self._own_tid = own_tid
+        self._closids = ClosidPool(hardware.num_closids)
+        self._controls: list[Group] = []
+
+    # Mount (K80 to K84)
+
+    def mount(self) -> Node:
+        """Build the file system; EBUSY if it is mounted anywhere already."""
+        self.status.clear()
+        if self.root is not None:
+            refuse(errno.EBUSY)
+        self._closids = ClosidPool(self.hardware.num_closids)
+        root = Node("", FileSystem.RESCTRL, children={}, owner_writable=False)
+        default = Group(root, closid=0, rmid=0 if self.hardware.monitoring else -1)
+        root.owner = default
+        self._controls = [default]
+        group_files(root, self._tasks_show(default), self._tasks_store(default), default_group=True)
+        control_files(root, self.hardware)
+        info_tree(root, self.hardware, self.status.show, self.threshold)
+        if self.hardware.monitoring:
+            root.add_dir(_MON_GROUPS, owner_writable=False, owner=default)
+            self._mon_data(default)
+        self.root = root
+        return root
+
+    def unmount(self) -> None:
+        """Destroy every group; the threads fall back to the default group, the RMIDs go into limbo (K83)."""
+        for group in self._controls:
+            for child in group.children:
+                self._free_rmid(child)
+            self._free_rmid(group)
+        for tid in self.tasks.members():
+            self.tasks.move(tid, None)
+        if self.root is not None:
+            self.root.remove()
+        self.root = None
+        self._controls = []
+
+    # Directories (K10 to K36)
+
+    def mkdir(self, parent: Node, name: str) -> None:
+        """Make a group; the name is known to be free."""
+        if "\n" in name:
+            refuse(errno.EINVAL)
+        if parent is self.root and self.hardware.allocation:
+            self._make_control_group(parent, name)
+        elif self.hardware.monitoring and _holds_mon_groups(parent, name):
+            self._make_mon_group(parent, name)
+        else:
+            refuse(errno.EPERM)
+
+    def rmdir(self, node: Node) -> None:
+        """Remove a group; EPERM for every other directory."""
+        group = node.owner
+        if not isinstance(group, Group) or group.node is not node or node is self.root:
+            refuse(errno.EPERM)
+        heir = group.parent if group.parent is not None else self._controls[0]
+        for tid, member in self.tasks.members().items():
+            if member is group or (member is not None and member.parent is group):
+                self._put(tid, heir)
+        self._free_rmid(group)
+        if group.parent is not None:
+            group.parent.children.remove(group)
+        else:
+            self._closids.give_back(group.closid)
+            self._controls.remove(group)
+            for child in group.children:
+                self._free_rmid(child)
+        node.remove()
+
+    def rename(self, node: Node, parent: Node, name: str) -> None:
+        """Rename a monitoring group, or move it below another control group (K30 to K36)."""
+        group = node.owner if node.is_dir else node.parent and node.parent.owner
+        target = parent.owner
+        if not isinstance(group, Group) or not isinstance(target, Group):
+            refuse(errno.ENOENT)  # something below info
+        self.status.clear()
+        if not node.is_dir:
+            self.status.puts("Source and destination must be directories")
+            refuse(errno.EPERM)
+        if group.parent is None or group.node is not node:
+            self.status.puts("Source must be a MON group\n")
+            refuse(errno.EPERM)
+        if not _holds_mon_groups(parent, name):
+            self.status.puts("Destination must be a mon_groups subdirectory\n")
+            refuse(errno.EPERM)
+        if name in parent.entries:
+            refuse(errno.EEXIST)
+        if node.parent is not None:
+            del node.parent.entries[node.name]
+        node.parent, node.name = parent, name
+        parent.entries[name] = node
+        if target is not group.parent:
+            group.parent.children.remove(group)
+            target.children.append(group)
+            group.parent, group.closid = target, target.closid
+
+    def _make_control_group(self, parent: Node, name: str) -> None:
+        try:
+            closid = self._closids.take()  # before the RMID (K12)
+        except Refusal:
+            self.status.puts("Out of CLOSIDs\n")
+            refuse(errno.ENOSPC)
+        try:
+            rmid = self._take_rmid()
+        except Refusal:
+            self._closids.give_back(closid)
+            raise
+        node = parent.add_dir(name)
+        group = Group(node, closid, rmid)
+        node.owner = group
+        group_files(node, self._tasks_show(group), self._tasks_store(group), default_group=False)
+        control_files(node, self.hardware)
+        if self.hardware.monitoring:
+            node.add_dir(_MON_GROUPS, owner=group)
+            self._mon_data(group)
+        self._controls.append(group)
+
+    def _make_mon_group(self, parent: Node, name: str) -> None:
+        control = parent.owner
+        if not isinstance(control, Group):
+            refuse(errno.EPERM)
+        rmid = self._take_rmid()
+        node = parent.add_dir(name)
+        group = Group(node, control.closid, rmid, control)
+        node.owner = group
+        group_files(node, self._tasks_show(group), self._tasks_store(group), default_group=False)
+        self._mon_data(group)
+        control.children.append(group)
+
+    def _mon_data(self, group: Group) -> None:
+        writable = group.node.owner_writable
+        mon_data = group.node.add_dir("mon_data", owner_writable=writable, owner=group)
+        for domain in self.hardware.domains:
+            directory = mon_data.add_dir(f"mon_L3_{domain:02d}", owner_writable=writable, owner=group)
+            for event in self.hardware.events:
+                directory.add_file(event, self._reading_show(group, domain, event))
+
+    def _take_rmid(self) -> int:
+        if not self.hardware.monitoring:
+            return -1
+        try:
+            return self.rmids.take()
+        except Refusal as error:
+            self.status.puts("Out of RMIDs\n")  # for ENOSPC and EBUSY alike (K04)
+            refuse(error.number)
+
+    def _free_rmid(self, group: Group) -> None:
+        if group.rmid > 0:
+            self.rmids.give_back(group.rmid)
+
+    # Tasks (K40 to K59)
+
+    def _put(self, tid: int, group: Group) -> None:
+        self.tasks.move(tid, None if group is self._controls[0] else group)
+
+    def _group_of(self, tid: int) -> Group:
+        return self.tasks.group_of(tid) or self._controls[0]
+
+    def threads_of(self, group: Group) -> list[int]:
+        """Return the threads that a group's `tasks` lists: a control group's include its children's."""
+        default = self._controls[0]
+        members = ((tid, member or default) for tid, member in self.tasks.members().items())
+        if group.parent is not None:
+            return [tid for tid, member in members if member is group]
+        return [tid for tid, member in members if member.control is group]
+
+    def _tasks_show(self, group: Group) -> Callable[[], str]:
+        def show() -> str:
+            if group.parent is None and not self.hardware.allocation:
+                return ""  # K54
+            return "".join(f"{tid}\n" for tid in self.threads_of(group))
+
+        return show
+
+    def _tasks_store(self, group: Group) -> Callable[[bytes], None]:
+        def store(chunk: bytes) -> None:
+            if len(chunk) > PAGE_SIZE:
+                refuse(errno.E2BIG)
+            self.status.clear()
+            for text, number in elements(chunk):
+                if number is None:
+                    self.status.printf(b"Task list parsing error pid " + text + b"\n")
+                    refuse(errno.EINVAL)
+                if number < 0:
+                    self.status.printf(b"Invalid pid %d\n" % number)
+                    refuse(errno.EINVAL)
+                try:
+                    self._move(number, group)
+                except Refusal:
+                    self.status.printf(b"Error while processing task %d\n" % number)
+                    raise
+
+        return store
+
+    def _move(self, number: int, group: Group) -> None:
+        tid = number or self._own_tid()
+        if not self.tasks.lives(tid):
+            self.status.printf(b"No task %d\n" % number)
+            refuse(errno.ESRCH)
+        if group.parent is not None and self._group_of(tid).control is not group.parent:
+            self.status.puts("Can't move task to different control group\n")
+            refuse(errno.EINVAL)
+        self._put(tid, group)
+
+    # Readings (K70 to K73)
+
+    def _reading_show(self, group: Group, domain: int, event: str) -> Callable[[], str]:
+        def value(one: Group) -> int | str:
+            occupancy = len(self._direct_threads(one)) * _BYTES_A_THREAD if event == "llc_occupancy" else 0
+            return one.readings.get((domain, event), occupancy)
+
+        return lambda: reading([value(one) for one in (group, *group.children)])
+
+    def _direct_threads(self, group: Group) -> list[int]:
+        default = self._controls[0]
+        return [tid for tid, member in self.tasks.members().items() if (member or default) is group]
+
+
+def _holds_mon_groups(parent: Node, name: str) -> bool:
+    """Tell whether a monitoring group may stand here; the kernel goes by the names alone (is_mon_groups)."""
+    return parent.name == _MON_GROUPS and name != _MON_GROUPS
