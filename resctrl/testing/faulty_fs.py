@@ -5,9 +5,11 @@ Owns: the script of faults. Must not know: what the operations mean.
 
 from __future__ import annotations
 
-import math
+import errno
 import os
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 
 from attrs import define
@@ -15,12 +17,11 @@ from attrs import define
 from resctrl.fs import FsProvider, WriteError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
 
     from resctrl.fs import Reader
 
-__all__ = ["FaultyFs"]
+__all__ = ["FaultyFs", "PathFilter"]
 
 P = TypeVar("P", bound=FsProvider)
 
@@ -40,8 +41,8 @@ _OPERATIONS: Final = frozenset(
     }
 )
 
-if TYPE_CHECKING:
-    PathFilter: TypeAlias = Path | Callable[[Path], bool] | None
+PathFilter: TypeAlias = Path | Callable[[Path], bool] | None
+"""Which paths are meant: one, those of which something is true, or all."""
 
 
 @define(eq=False)
@@ -216,5 +217,5 @@ class FaultyFs(Generic[P]):
 
 
 def _write_error(error: OSError, path: Path, written: int) -> WriteError:
-    number = error.errno if error.errno is not None else 0
+    number = error.errno if error.errno is not None else errno.EIO
     return WriteError(number, os.strerror(number), str(path), written)

@@ -6,6 +6,7 @@ Owns: the record. Must not know: what the operations mean.
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from attrs import frozen
@@ -14,7 +15,6 @@ from resctrl.fs import FsProvider
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from resctrl.fs import Reader
 
