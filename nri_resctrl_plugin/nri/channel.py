@@ -97,7 +97,7 @@ class Channel:
             timeout = min(deadline.time_remaining(), timeout if timeout is not None else float("inf"))
         return ClientStream(self, name, reply_type, timeout)
 
-    async def call(self, name: str, payload: bytes, timeout: float | None) -> bytes:  # noqa: ASYNC109 - also told to the other side
+    async def call(self, name: str, payload: bytes, timeout: float | None) -> bytes:  # noqa: ASYNC109 - it is sent too
         """Send one request and wait for its answer.
 
         Raises:

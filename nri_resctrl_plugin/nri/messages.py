@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from types import MappingProxyType
 from typing import Final
@@ -31,6 +31,7 @@ __all__ = [
     "decode_pod",
     "pod_value",
     "runtime_value",
+    "sync_parts",
 ]
 
 _MAX_PID: Final = (1 << 31) - 1
@@ -215,3 +216,12 @@ def _status(value: object) -> ContainerStatus:
         return ContainerStatus(value)
     except ValueError:
         return ContainerStatus.UNKNOWN
+
+
+def sync_parts(request: api.SynchronizeRequest) -> tuple[list[bytes], list[bytes], bool]:
+    """Return the encoded pods and containers of one part of a Synchronize, and whether more parts follow."""
+    return _encoded(request.pods), _encoded(request.containers), bool(request.more)
+
+
+def _encoded(items: Sequence[object]) -> list[bytes]:
+    return [item for item in items if isinstance(item, bytes)]
