@@ -77,6 +77,12 @@ def sliced_containerd(tools: Tools) -> Iterator[Containerd]:
 
 
 @pytest.fixture(scope="session")
+def literal_containerd(tools: Tools) -> Iterator[Containerd]:
+    """A containerd whose pods have systemd-shaped parents that nobody expands."""
+    yield from _started(tools, View.LITERAL)
+
+
+@pytest.fixture(scope="session")
 def unified_containerd(tools: Tools) -> Iterator[Containerd]:
     """A containerd that sees cgroup v2 alone."""
     yield from _started(tools, View.UNIFIED)
@@ -84,8 +90,13 @@ def unified_containerd(tools: Tools) -> Iterator[Containerd]:
 
 @pytest.fixture(params=list(View), ids=lambda view: view.value)
 def viewed_containerd(request: pytest.FixtureRequest) -> Containerd:
-    """Each of the three in turn."""
-    names = {View.MACHINE: "containerd", View.SLICES: "sliced_containerd", View.UNIFIED: "unified_containerd"}
+    """Each of them in turn."""
+    names = {
+        View.MACHINE: "containerd",
+        View.SLICES: "sliced_containerd",
+        View.LITERAL: "literal_containerd",
+        View.UNIFIED: "unified_containerd",
+    }
     daemon: Containerd = request.getfixturevalue(names[request.param])
     return daemon
 

@@ -78,6 +78,8 @@ class View(Enum):
     """As it is on this machine: v1 hybrid or pure v2; cgroup paths as containerd makes them."""
     SLICES = "slices"
     """With systemd-shaped parents, each expanded to the directories that systemd would make."""
+    LITERAL = "literal"
+    """With systemd-shaped parents on a machine without systemd: runc takes the whole text for one name."""
     UNIFIED = "unified"
     """Pure v2: in a mount namespace of its own where only the unified hierarchy is mounted."""
 
@@ -109,16 +111,10 @@ class Containerd:
         self._imported = False
 
     @property
-    def pid(self) -> int:
-        """Process id of the daemon."""
-        assert self._process is not None, "containerd was not started"
-        return self._process.pid
-
-    @property
     def cgroup_root(self) -> Path:
-        """The cgroup mount as the daemon sees it, reachable from this process."""
-        if self.view is View.UNIFIED:
-            return Path(f"/proc/{self.pid}/root/sys/fs/cgroup")
+        """Where this process finds the cgroups that the daemon sees."""
+        if self.view is View.UNIFIED:  # the same hierarchy, wherever it is mounted here
+            return next(point for point, kind in observer.cgroup_mounts().items() if kind == "cgroup2")
         return Path("/sys/fs/cgroup")
 
     @property

@@ -5,13 +5,14 @@ Owns: the CRI configurations and the list of what was made. Must not know: NRI, 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from attrs import frozen
+from attrs import field, frozen
 from grpclib.exceptions import GRPCError
 
 from tests.e2e import observer
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.e2e.containerd import Containerd
 
-__all__ = ["SLEEP", "Pod", "PodMaker", "python_command"]
+__all__ = ["SLEEP", "Pod", "PodMaker", "nest", "python_command"]
 
 SLEEP = ("/bin/sleep", "1000000000")
 """A workload that does nothing for thirty years."""
@@ -41,7 +42,7 @@ class Pod:
 
     uid: str
     sandbox_id: str
-    config: api.PodSandboxConfig
+    config: api.PodSandboxConfig = field(eq=False, repr=False)
 
 
 class PodMaker:
@@ -144,6 +145,15 @@ class PodMaker:
             with contextlib.suppress(GRPCError):  # what cannot be removed is the sweep's
                 await self._remove_sandbox(sandbox.id)
 
+    async def exited(self, container_id: str) -> None:
+        """Wait until the runtime knows that a container's process has ended."""
+        for _ in range(500):
+            states = {it.id: it.state for it in await self.cri.containers()}
+            if states[container_id] is api.ContainerState.CONTAINER_EXITED:
+                return
+            await asyncio.sleep(0.02)
+        raise TimeoutError(f"container {container_id} has not ended")
+
     def threads(self, container_id: str) -> set[int]:
         """Return a container's threads, as the observer sees them."""
         return observer.threads_in(container_id)
@@ -154,10 +164,43 @@ class PodMaker:
 
     def _cgroup_parent(self, uid: str) -> str:
         name = self._containerd.name
-        if self._containerd.view is View.SLICES:
+        if self._containerd.view in {View.SLICES, View.LITERAL}:
             leaf = f"{name}-burstable-pod{uid.replace('-', '_')}.slice"
             return f"/{name}.slice/{name}-burstable.slice/{leaf}"
         return f"/{name}/burstable/pod{uid}"
+
+
+def nest(container_id: str, pid: int, name: str) -> list[Path]:
+    """Move a container's process into a cgroup below its own, in every hierarchy that has the container.
+
+    Args:
+        container_id: The container.
+        pid: The process.
+        name: The new cgroup, relative to the present one.
+
+    Returns:
+        The directories, one a hierarchy.
+    """
+    directories = [
+        mount / path.lstrip("/") / name
+        for path in observer.cgroups_of(pid)
+        for mount in observer.cgroup_mounts()
+        if container_id in path and (mount / path.lstrip("/")).is_dir()
+    ]
+    for directory in directories:
+        _make_cgroup(directory)
+        (directory / "cgroup.procs").write_text(str(pid))
+    return directories
+
+
+def _make_cgroup(directory: Path) -> None:
+    if directory.is_dir():
+        return
+    _make_cgroup(directory.parent)
+    directory.mkdir()
+    for file in ("cpuset.cpus", "cpuset.mems"):  # cgroup v1 takes no process while these are empty
+        if (directory / file).exists():
+            (directory / file).write_text((directory.parent / file).read_text())
 
 
 def python_command(script: str, *arguments: str) -> tuple[tuple[str, ...], tuple[Path, ...]]:

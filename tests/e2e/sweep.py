@@ -87,11 +87,13 @@ def _processes(name: str) -> set[int]:
 
 
 def _cgroups(name: str) -> list[Path]:
-    """Return the lane's top directory in every hierarchy, in both its forms."""
-    candidates = [
-        mount / f"{name}{suffix}" for mount in observer.cgroup_mounts() for suffix in ("", ".slice")
-    ]
-    return [it for it in candidates if it.is_dir()]
+    """Return the lane's top directories in every hierarchy: `name`, `name.slice`, `name-...:prefix:id`.
+
+    runc takes a path that does not begin with `/` as relative to its own cgroup, which is this process's too.
+    """
+    bases = {Path("/"), *(Path(it) for it in observer.cgroups_of(os.getpid()))}
+    tops = {mount / base.relative_to("/") for mount in observer.cgroup_mounts() for base in bases}
+    return sorted({it for top in tops for it in top.glob(f"{name}*") if it.is_dir()})
 
 
 def _shim_sockets(directory: Path) -> list[Path]:

@@ -22,11 +22,12 @@ SHAPES = {
     View.UNIFIED: r"/{name}/burstable/pod{uid}/{id}",
     View.SLICES: r"/{name}\.slice/{name}-burstable\.slice/{name}-burstable-pod{slice_uid}\.slice"
     r"/cri-containerd-{id}\.scope",
+    View.LITERAL: r".*/{name}-burstable-pod{slice_uid}\.slice:cri-containerd:{id}",
 }
 
 
 async def test_a_container_lives_in_the_cgroup_that_its_view_promises(viewed_containerd: Containerd) -> None:
-    """The three lanes really differ in cgroup paths: plain, systemd-shaped, and cgroup v2 alone."""
+    """The views really differ: plain paths, expanded slices, a slice's bare name, cgroup v2 alone."""
     containerd, view = viewed_containerd, viewed_containerd.view
     async with PodMaker(containerd) as maker:
         version = await maker.cri.version()

@@ -71,6 +71,10 @@ class CriClient:
         """List every pod sandbox, the stopped ones too."""
         return (await self._counted(self._runtime.list_pod_sandbox(timeout=CALL_SECONDS))).items
 
+    async def containers(self) -> list[api.Container]:
+        """List every container, those that have ended too."""
+        return (await self._counted(self._runtime.list_containers(timeout=CALL_SECONDS))).containers
+
     async def create_container(
         self, sandbox_id: str, config: api.ContainerConfig, pod: api.PodSandboxConfig
     ) -> str:
