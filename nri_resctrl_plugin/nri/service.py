@@ -125,7 +125,7 @@ class PluginService(api.PluginBase):
         """
         runtime = messages.runtime_value(message)
         self._on_configure(runtime)
-        error = await self._delivery.put("configure", functools.partial(self._handler.configure, runtime))
+        error = await self._delivery.put("CONFIGURE", functools.partial(self._handler.configure, runtime))
         if error is not None:
             # Later, so that the answer leaves first: whoever hears of the failure closes the connection.
             asyncio.get_running_loop().call_soon(self._on_failure, error)
@@ -145,7 +145,7 @@ class PluginService(api.PluginBase):
         pods, self._pods = self._pods, []
         containers, self._containers = self._containers, []
         self.list_is_whole = False
-        self._delivery.put("synchronize", functools.partial(self._synchronize, pods, containers))
+        self._delivery.put("SYNCHRONIZE", functools.partial(self._synchronize, pods, containers))
 
     async def _synchronize(self, raw_pods: list[bytes], raw_containers: list[bytes]) -> None:
         pods, broken_pods = await _decode_all(raw_pods, messages.decode_pod)
@@ -215,9 +215,9 @@ class PluginService(api.PluginBase):
         pod = messages.pod_value(raw_pod)
         container = messages.container_value(raw_container)
         if (pod_call := self._pod_calls.get(event)) is not None and pod is not None:
-            await self._delivery.put(pod_call.__name__, functools.partial(pod_call, pod))
+            await self._delivery.put(api.Event(event).name, functools.partial(pod_call, pod))
         elif (call := self._container_calls.get(event)) is not None and container is not None:
-            await self._delivery.put(call.__name__, functools.partial(call, pod, container))
+            await self._delivery.put(api.Event(event).name, functools.partial(call, pod, container))
         else:
             self._log.debug("event_ignored", kind=event)
 
