@@ -183,7 +183,7 @@ def _read(text: str, source: str) -> tuple[dict[str, object], dict[str, int]]:
         _refuse_bombs(text, source)
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
-        if root is None:
+        if root is None or root.tag == "tag:yaml.org,2002:null":
             return {}, {}
         if not isinstance(root, yaml.MappingNode):
             raise ConfigError(f"{source}: must be a mapping of settings, such as 'group_prefix: pod_'")

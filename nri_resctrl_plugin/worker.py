@@ -27,17 +27,18 @@ from attrs import frozen
 __all__ = ["Executor", "Failure", "Outcome", "Success", "Worker", "attempt"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @frozen
-class Success(Generic[T]):
+class Success(Generic[T_co]):
     """A job returned.
 
     Attributes:
         value: What it returned.
     """
 
-    value: T
+    value: T_co
 
 
 @frozen
