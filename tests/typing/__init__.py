@@ -1,0 +1,1 @@
+"""Type-checked as a user would write it; never executed."""

@@ -1,0 +1,103 @@
+"""The public API as a user would write it: mypy checks this file strictly, nothing runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import assert_never, assert_type
+
+from nri_resctrl_plugin import (
+    ContainerState,
+    Exists,
+    Failed,
+    PodResctrlAddOrUpdate,
+    PodResctrlEvent,
+    PodResctrlRemoved,
+    PodUid,
+    ResctrlPlugin,
+    ResctrlPluginConfig,
+    RetryReport,
+)
+from resctrl import (
+    AssignmentResult,
+    CapacityError,
+    CleanupReport,
+    FsProvider,
+    RealFs,
+    ReconcileResult,
+    Resctrl,
+    ResctrlConfig,
+    ResctrlError,
+    RmidsBusyError,
+    SupportInfo,
+    Tid,
+)
+from resctrl.testing import FakeFs, FakePidSource, FaultyFs, RecordingFs
+
+
+def library_alone() -> None:
+    """The library knows its provider's type and gives values, not dictionaries."""
+    resctrl = Resctrl(ResctrlConfig(group_prefix="mine_"))
+    assert_type(resctrl, Resctrl[RealFs])
+    assert_type(resctrl.detect_support(), SupportInfo)
+    resctrl.ensure_mounted(auto_mount=False)
+    group = resctrl.create_group("uid")
+    assert_type(group, Path)
+    assert_type(resctrl.assign_tasks(group, [Tid(1)]), AssignmentResult)
+    assert_type(resctrl.reconcile_group(group, lambda: [Tid(1)], max_passes=3), ReconcileResult)
+    assert_type(resctrl.list_group_tasks(group), list[Tid])
+    assert_type(resctrl.cleanup_all(), CleanupReport)
+    resctrl.delete_group(group)
+
+
+def errors() -> None:
+    """One base class, and the transient case is a case of capacity."""
+    try:
+        Resctrl().create_group("uid")
+    except RmidsBusyError as error:
+        assert_type(error.kernel_status, str | None)
+    except CapacityError as error:
+        assert_type(error.retryable, bool)
+    except ResctrlError as error:
+        assert_type(error.errno, int | None)
+
+
+def every_provider_is_one(fake: FakeFs) -> list[FsProvider]:
+    """The test kit's providers are providers, and a `Resctrl` over one gives it back as what it is."""
+    over_fake = Resctrl.with_provider(fake)
+    assert_type(over_fake.fs, FakeFs)
+    assert_type(fake.spawn(), Tid)
+    return [fake, FaultyFs(fake), RecordingFs(fake), RealFs()]
+
+
+def describe(event: PodResctrlEvent) -> str:
+    """Events are a closed union that `match` takes apart."""
+    match event:
+        case PodResctrlAddOrUpdate(uid, Exists(path), total, reconciled):
+            return f"{uid} {path} {reconciled}/{total}"
+        case PodResctrlAddOrUpdate(uid, Failed(reason)):
+            return f"{uid} {reason}"
+        case PodResctrlRemoved(uid):
+            return str(uid)
+        case PodResctrlAddOrUpdate():
+            return "unreachable, but mypy does not narrow nested class patterns"
+        case _:
+            assert_never(event)
+
+
+async def agent(fake: FakeFs, source: FakePidSource) -> None:
+    """An agent listens, retries on its own cadence and asks for the present state."""
+    config = ResctrlPluginConfig(cleanup_on_start=False)
+    plugin = ResctrlPlugin.with_pid_source(config, Resctrl.with_provider(fake), source)
+    async with plugin, ResctrlPlugin(config) as real:
+        assert_type(real, ResctrlPlugin[RealFs])
+        async for event in plugin.events():
+            describe(event)
+        assert_type(plugin.snapshot(), dict[PodUid, PodResctrlAddOrUpdate])
+        assert_type(await plugin.retry_group_creation("uid"), Exists)
+        assert_type(await plugin.retry_container_reconcile("id"), ContainerState)
+        assert_type(await plugin.retry_all_once(), RetryReport)
+        stop = plugin.subscribe(lambda event: None)
+        stop()
+        with plugin.record_events() as record:
+            assert_type(record.events, list[PodResctrlEvent])
+        await plugin.settled()
