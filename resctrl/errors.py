@@ -86,7 +86,7 @@ class ResctrlError(Exception):
         self.path = path
         self.errno = errno
         self.kernel_status = kernel_status
-        self.hint = hint if hint is not None else self.default_hint
+        self.hint: str | None = hint if hint is not None else self.default_hint
         self.detail = detail
         self.partial = partial
         super().__init__(self._message())
@@ -109,13 +109,13 @@ class ResctrlError(Exception):
 class NotMountedError(ResctrlError):
     """The resctrl file system is not mounted where it is expected."""
 
-    default_hint = "mount it: mount -t resctrl resctrl /sys/fs/resctrl"
+    default_hint: ClassVar[str | None] = "mount it: mount -t resctrl resctrl /sys/fs/resctrl"
 
 
 class UnsupportedError(ResctrlError):
     """This kernel or this processor has no resctrl, or not the part that was asked for."""
 
-    default_hint = (
+    default_hint: ClassVar[str | None] = (
         "the processor or the kernel lacks the feature; see info/ and the kernel's rdt= boot option"
     )
 
@@ -123,38 +123,42 @@ class UnsupportedError(ResctrlError):
 class NoPermissionError(ResctrlError):
     """EACCES or EPERM: the caller may not do this."""
 
-    default_hint = "run as root of the initial user namespace, with CAP_DAC_OVERRIDE (CAP_SYS_ADMIN to mount)"
+    default_hint: ClassVar[str | None] = (
+        "run as root of the initial user namespace, with CAP_DAC_OVERRIDE (CAP_SYS_ADMIN to mount)"
+    )
 
 
 class CapacityError(ResctrlError):
     """ENOSPC on mkdir: no RMID or CLOSID is free. It lasts until somebody deletes a group."""
 
-    retryable = True
-    default_hint = "delete a group that is no longer needed, then try again"
+    retryable: ClassVar[bool] = True
+    default_hint: ClassVar[str | None] = "delete a group that is no longer needed, then try again"
 
 
 class RmidsBusyError(CapacityError):
     """EBUSY on mkdir: freed RMIDs are still in limbo, for 1 to 2 s, or for as long as the cache stays hot."""
 
-    default_hint = "freed RMIDs wait until their cache lines are evicted; try again in a second or two"
+    default_hint: ClassVar[str | None] = (
+        "freed RMIDs wait until their cache lines are evicted; try again in a second or two"
+    )
 
 
 class GroupNotFoundError(ResctrlError):
     """The group is not there (any more)."""
 
-    default_hint = "create the group again"
+    default_hint: ClassVar[str | None] = "create the group again"
 
 
 class TaskNotInParentError(ResctrlError):
     """EINVAL on a tasks write: the task belongs to another control group. Trying again cannot help."""
 
-    default_hint = "the monitoring group must stand below the task's own control group"
+    default_hint: ClassVar[str | None] = "the monitoring group must stand below the task's own control group"
 
 
 class EmptyPidSetError(ResctrlError):
     """The source of thread ids listed none, so there is nothing to reconcile."""
 
-    default_hint = "the container has no live thread yet, or none any more"
+    default_hint: ClassVar[str | None] = "the container has no live thread yet, or none any more"
 
 
 class UnexpectedContentError(ResctrlError):
@@ -172,13 +176,17 @@ class UnexpectedContentError(ResctrlError):
 class InvalidTidError(ResctrlError, ValueError):
     """A thread id that must never reach a `tasks` file: 0 means the writer itself, less is no id at all."""
 
-    default_hint = "0 stands for a task outside the reader's pid namespace: run in the host's (hostPID)"
+    default_hint: ClassVar[str | None] = (
+        "0 stands for a task outside the reader's pid namespace: run in the host's (hostPID)"
+    )
 
 
 class InvalidGroupError(ResctrlError, ValueError):
     """A path that is no group of ours, or a prefix that would make a sweep hit other people's groups."""
 
-    default_hint = "use the path that create_group returned, and a non-empty group_prefix"
+    default_hint: ClassVar[str | None] = (
+        "use the path that create_group returned, and a non-empty group_prefix"
+    )
 
 
 class ResctrlIOError(ResctrlError):
