@@ -4,7 +4,7 @@ Owns: the contents of info/ and of the files that the fake shows and does not in
 groups' rules, tasks.
 
 The layout and the texts are those of a machine with one L3 cache of 12 ways and 2 processors, as Linux 6.12
-shows it (K74 to K76).
+shows it (K74 to K77).
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ class Kernel:
         if group.rmid > 0:
             self.rmids.give_back(group.rmid)
 
-    # Tasks (K40 to K59)
+    # Tasks (K40 to K56)
 
     def _put(self, tid: int, group: Group) -> None:
         self.tasks.move(tid, None if group is self._controls[0] else group)
