@@ -24,6 +24,7 @@ __all__ = [
     "comm",
     "exists",
     "mounts_below",
+    "process_of",
     "processes_in",
     "processes_naming",
     "processes_on_socket",
@@ -47,6 +48,14 @@ def comm(tid: int) -> str:
 def threads_of(pid: int) -> set[int]:
     """Return the thread ids of one process."""
     return set(_numbers_in(PROC / str(pid) / "task"))
+
+
+def process_of(tid: int) -> int:
+    """Return the id of the process that a thread belongs to, 0 for one that is gone."""
+    for line in _text(PROC / str(tid) / "status").splitlines():
+        if line.startswith("Tgid:"):
+            return int(line.split()[1])
+    return 0
 
 
 def cgroups_of(tid: int) -> set[str]:

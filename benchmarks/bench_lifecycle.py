@@ -1,0 +1,175 @@
+"""What the plugin adds to the whole life of a pod under a real containerd.
+
+    python benchmarks/bench_lifecycle.py [--pairs 100]
+
+Each pair is one pod life with the plugin connected and one without, in alternating order, so that a machine
+that grows slower or faster meets both alike. A life is RunPodSandbox, CreateContainer, StartContainer,
+StopContainer, RemoveContainer, StopPodSandbox, RemovePodSandbox over CRI. The plugin lives in a process of
+its own, over the fake resctrl with the machine's own threads; connecting and disconnecting are not timed. Needs
+root, as the containerd lane does. Bar: the median of the paired differences is under 10 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `tests` is a package of the checkout only
+
+from nri_resctrl_plugin.config import ResctrlPluginConfig
+from nri_resctrl_plugin.events import PodResctrlRemoved
+from nri_resctrl_plugin.plugin import ResctrlPlugin
+from resctrl import Resctrl
+from resctrl.testing import FakeFs
+from tests.e2e import observer
+from tests.e2e.containerd import Containerd, obstacle
+from tests.e2e.packages import PackageStore, Unobtainable, default_cache
+from tests.e2e.pods import PodMaker
+from tests.e2e.waiting import until
+
+BAR_MS = 10.0
+WARM_UP = 5
+
+
+def main() -> int:
+    """Run the benchmark, or the plugin's process of it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=100, help="pairs that are counted (default: 100)")
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve is not None:
+        asyncio.run(serve(arguments.serve))
+        return 0
+    if (reason := obstacle()) is not None:
+        print(f"cannot run here: {reason}", file=sys.stderr)
+        return 2
+    try:
+        with PackageStore(default_cache()) as store:
+            containerd = Containerd(store.tools())
+    except Unobtainable as err:
+        print(f"cannot run here: {err}", file=sys.stderr)
+        return 2
+    try:
+        asyncio.run(measure(containerd, arguments.pairs))
+    finally:
+        left = containerd.close()
+    return 1 if left else 0
+
+
+async def measure(containerd: Containerd, pairs: int) -> None:
+    """Measure pairs of lives and print what they tell."""
+    await containerd.start()
+    times: dict[bool, list[float]] = {True: [], False: []}
+    with PluginProcess(containerd) as plugin:
+        async with PodMaker(containerd) as maker:
+            for number in range(WARM_UP + pairs):
+                for connected in (True, False) if number % 2 else (False, True):
+                    if connected:
+                        await plugin.connect()
+                    took = await life(maker)
+                    if connected:
+                        await plugin.disconnect()
+                    if number >= WARM_UP:
+                        times[connected].append(took * 1000)
+            failures = maker.cri.failures
+    differences = [with_it - without for with_it, without in zip(times[True], times[False], strict=True)]
+    low, _, high = statistics.quantiles(differences, n=4)
+    median = statistics.median(differences)
+    print(f"machine              {os.cpu_count()} CPUs, Linux {platform.release()}")
+    print(f"interpreter          Python {platform.python_version()}")
+    print(f"pairs                {pairs}, alternating; {len(failures)} CRI calls failed")
+    print(
+        f"pods seen            {plugin.pods_seen} by the plugin, of {WARM_UP + pairs} that it was there for"
+    )
+    print(f"without the plugin   {statistics.median(times[False]):7.1f} ms median")
+    print(f"with the plugin      {statistics.median(times[True]):7.1f} ms median")
+    print(f"paired difference    {median:7.1f} ms median, quartiles {low:.1f} to {high:.1f} ms")
+    print(f"bar                  {BAR_MS:7.1f} ms: {'met' if median < BAR_MS else 'MISSED'}")
+
+
+async def life(maker: PodMaker) -> float:
+    """Live one pod's life; returns its seconds."""
+    begin = time.perf_counter()
+    pod = await maker.pod()
+    container = await maker.container(pod)
+    await maker.remove_container(container)
+    await maker.cri.stop_pod(pod.sandbox_id)
+    await maker.cri.remove_pod(pod.sandbox_id)
+    took = time.perf_counter() - begin
+    await maker.remove(pod)  # CRI leaves the pod's own cgroup; a kubelet removes it, untimed here
+    return took
+
+
+class PluginProcess:
+    """The plugin in its own process, connected when told so.
+
+    Attributes:
+        pods_seen: How many pods it saw come and go; known once the context is left.
+    """
+
+    def __init__(self, containerd: Containerd) -> None:
+        self.pods_seen = 0
+        self._containerd = containerd
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--serve", containerd.nri_socket],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        output, _ = self._process.communicate(timeout=10)
+        self.pods_seen = int(output.splitlines()[-1])
+
+    async def connect(self) -> None:
+        """Connect, and wait until containerd sends it events."""
+        await self._tell("connect", "connected")
+
+    async def disconnect(self) -> None:
+        """Disconnect, and wait until containerd knows."""
+        await self._tell("disconnect", "closed")
+
+    async def _tell(self, word: str, sign: str) -> None:
+        def signs() -> int:
+            return sum(
+                "plugin" in line and line.endswith(f'{sign}"') for line in self._containerd.log.splitlines()
+            )
+
+        before = signs()
+        if self._process.stdin is not None:
+            self._process.stdin.write(f"{word}\n".encode())
+            self._process.stdin.flush()
+        await until(f"containerd says that the plugin is {sign}", lambda: signs() > before)
+
+
+async def serve(socket: Path) -> None:
+    """Be the plugin's process: connect and disconnect as standard input says, until it ends."""
+    loop = asyncio.get_running_loop()
+    words = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(words), sys.stdin)
+    resctrl = Resctrl.with_provider(FakeFs(num_rmids=256, alive=observer.exists))
+    async with ResctrlPlugin.with_resctrl(ResctrlPluginConfig(), resctrl) as plugin:
+        serving: asyncio.Task[None] | None = None
+        record = plugin.record_events()
+        while word := await words.readline():
+            if word == b"connect\n":
+                serving = asyncio.create_task(plugin.run(socket_path=socket))
+            elif serving is not None:
+                serving.cancel()
+                await asyncio.wait({serving})
+        print(sum(isinstance(event, PodResctrlRemoved) for event in record.events))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
