@@ -163,12 +163,12 @@ class PodTable:
         would go with the old one; new pods come last, so that vanished ones free their RMIDs first.
         """
         state = self._state
-        for pod in pods:
-            if self.knows_pod(pod.pod_uid):
-                state.sandbox(SandboxTrigger.LISTED, pod.sandbox_id, pod.pod_uid)
         listed = {container.container_id for container in containers}
         for container_id in [known for known in state.containers if known not in listed]:
             state.container(ContainerTrigger.REMOVED, container_id)
+        for pod in pods:
+            if self.knows_pod(pod.pod_uid):
+                state.sandbox(SandboxTrigger.LISTED, pod.sandbox_id, pod.pod_uid)
         listed_sandboxes = {pod.sandbox_id for pod in pods}
         for sandbox_id in [known for known in state.sandboxes if known not in listed_sandboxes]:
             state.sandbox(SandboxTrigger.UNLISTED, sandbox_id)

@@ -69,8 +69,7 @@ class SandboxTrigger(Enum):
 class SandboxEffect(Enum):
     """What a sandbox does to its pod and its containers."""
 
-    JOIN = "it joins its pod; the first one makes the pod appear"
-    PROMOTE = "its containers that had no pod get theirs"
+    JOIN = "it joins its pod, and so do its containers that had none; the first sandbox makes the pod appear"
     LEAVE = "its containers go and it leaves its pod; the last one makes the pod go"
 
 
@@ -123,8 +122,8 @@ class GroupEffect(Enum):
 
     CREATE = "CreateGroup"
     DELETE = "DeleteGroup"
-    RECONCILE = "Reconcile of the next waiting container, a first attempt of a START before others"
-    GIVE_UP = "all waiting attempts end"
+    RECONCILE = "Reconcile for the next waiting attempt, the first one of a START before others"
+    GIVE_UP = "the next waiting attempt ends"
     ANNOUNCE = "Emit AddOrUpdate"
     REMOVED = "Emit Removed"
 
@@ -172,10 +171,10 @@ class ContainerTrigger(Enum):
     """What can happen to a container."""
 
     ADRIFT = "seen, and its sandbox is not known"
-    SEEN_CREATED = "listed as created, its pod known"
+    SEEN_CREATED = "listed as created, and its pod is known"
     STARTED = "ContainerStarted, or its pod became known after it"
     STARTED_MONITORED = "as STARTED, but the runtime monitors it"
-    LISTED = "Synchronize lists it as started"
+    LISTED = "Synchronize lists it as started, and its pod is known"
     LISTED_MONITORED = "as LISTED, but the runtime monitors it"
     TAKEN = "its reconcile is its pod's next action"
     GIVEN_UP = "the group is Failed: its waiting attempt ends"
@@ -262,9 +261,8 @@ _G, _GT, _GE = GroupPhase, GroupTrigger, GroupEffect
 _C, _CT, _CE = ContainerPhase, ContainerTrigger, ContainerEffect
 
 _SANDBOX_RULES = (
-    SandboxRule(_S.UNKNOWN, _ST.STARTED, _S.LIVE, (_SE.JOIN, _SE.PROMOTE)),
-    SandboxRule(_S.UNKNOWN, _ST.NAMED, _S.LIVE, (_SE.JOIN, _SE.PROMOTE)),
-    # Without PROMOTE: Synchronize lists the containers too, and its listing is what they follow.
+    SandboxRule(_S.UNKNOWN, _ST.STARTED, _S.LIVE, (_SE.JOIN,)),
+    SandboxRule(_S.UNKNOWN, _ST.NAMED, _S.LIVE, (_SE.JOIN,)),
     SandboxRule(_S.UNKNOWN, _ST.LISTED, _S.LIVE, (_SE.JOIN,)),
     # A stop of an unknown sandbox: containers that wait for it wait in vain, and a later START is late.
     SandboxRule(_S.UNKNOWN, _ST.STOPPED, _S.STOPPED, (_SE.LEAVE,)),
@@ -324,16 +322,16 @@ _CONTAINER_RULES = (
     ContainerRule(_C.NO_POD, _CT.SEEN_CREATED, _C.CREATED),
     # A start is told when its first attempt ends; a listing at once, together with all else that it changes.
     # What the runtime monitors is not attempted: its attempt ends at once.
-    *(
-        rule
-        for phase in (_C.UNKNOWN, _C.NO_POD, _C.CREATED)
-        for rule in (
-            ContainerRule(phase, _CT.STARTED, _C.STARTING),
-            ContainerRule(phase, _CT.STARTED_MONITORED, _C.RUNTIME_MONITORED, (_CE.TELL,)),
-            ContainerRule(phase, _CT.LISTED, _C.QUEUED, (_CE.TELL,)),
-            ContainerRule(phase, _CT.LISTED_MONITORED, _C.RUNTIME_MONITORED, (_CE.TELL,)),
-        )
-    ),
+    ContainerRule(_C.UNKNOWN, _CT.STARTED, _C.STARTING),
+    ContainerRule(_C.NO_POD, _CT.STARTED, _C.STARTING),
+    ContainerRule(_C.CREATED, _CT.STARTED, _C.STARTING),
+    ContainerRule(_C.UNKNOWN, _CT.STARTED_MONITORED, _C.RUNTIME_MONITORED, (_CE.TELL,)),
+    ContainerRule(_C.NO_POD, _CT.STARTED_MONITORED, _C.RUNTIME_MONITORED, (_CE.TELL,)),
+    ContainerRule(_C.CREATED, _CT.STARTED_MONITORED, _C.RUNTIME_MONITORED, (_CE.TELL,)),
+    ContainerRule(_C.UNKNOWN, _CT.LISTED, _C.QUEUED, (_CE.TELL,)),
+    ContainerRule(_C.CREATED, _CT.LISTED, _C.QUEUED, (_CE.TELL,)),
+    ContainerRule(_C.UNKNOWN, _CT.LISTED_MONITORED, _C.RUNTIME_MONITORED, (_CE.TELL,)),
+    ContainerRule(_C.CREATED, _CT.LISTED_MONITORED, _C.RUNTIME_MONITORED, (_CE.TELL,)),
     ContainerRule(_C.STARTING, _CT.TAKEN, _C.ENTERING),
     ContainerRule(_C.STARTING, _CT.GIVEN_UP, _C.PARTIAL, (_CE.TELL,)),
     ContainerRule(_C.ENTERING, _CT.COMPLETE, _C.RECONCILED, (_CE.TELL,)),

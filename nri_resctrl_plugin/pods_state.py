@@ -1,12 +1,13 @@
 """What the pod table remembers, and the execution of the rows on it.
 
 Owns: the records of sandboxes, containers and pods, the actions in flight, and how an effect is carried out.
-Must not know: facts (`pods` turns them into triggers), who carries actions out, what the rows say (`pods_rules`).
+Must not know: facts (`pods` turns them into triggers), who carries actions out, what the rows say.
 
 Numbered rules:
 
 1. A phase is changed in three places only, each by a row that was looked up.
-2. Effects are carried out as the row says, without conditions of their own: a wrong row shows.
+2. Effects are carried out as the row says, without conditions of their own, so that a wrong row shows: where
+   the row promises a pod or a waiting attempt that is not there, this raises.
 3. What waits gets its turn after the whole fact is taken in; what changed is told after that, once per pod.
 """
 
@@ -143,7 +144,7 @@ class Turn:
     events: list[Action] = field(factory=list)
     works: list[Action] = field(factory=list)
     touched: dict[PodUid, None] = field(factory=dict)
-    to_tell: dict[PodUid, None] = field(factory=dict)
+    to_tell: dict[PodUid, PodRecord] = field(factory=dict)
 
 
 class State:
@@ -176,11 +177,11 @@ class State:
         turn = self._turn
         for pod_uid in list(turn.touched):
             pod = self.pods.get(pod_uid)
-            if pod is not None and pod.waiting():
-                self.group(GroupTrigger.WORK, pod_uid)
-        for pod_uid in turn.to_tell:
-            pod = self.pods.get(pod_uid)
-            if pod is not None and pod.has_outcome() and pod.state() != pod.told:
+            if pod is not None:
+                for _ in pod.waiting():
+                    self._group(GroupTrigger.WORK, pod)
+        for pod in turn.to_tell.values():
+            if pod.has_outcome() and pod.state() != pod.told:
                 self._tell(pod)
         return [*turn.events, *turn.works]
 
@@ -205,22 +206,24 @@ class State:
         self._forget(sandbox)
 
     def group(self, trigger: GroupTrigger, pod_uid: PodUid) -> None:
-        """Something happened to a pod's group."""
+        """Something happened to a pod's group, if there is such a pod."""
         pod = self.pods.get(pod_uid)
-        if pod is None:
-            return
+        if pod is not None:
+            self._group(trigger, pod)
+
+    def _group(self, trigger: GroupTrigger, pod: PodRecord) -> None:
         row = self._group_rules.get((pod.phase, trigger, pod.left))
         if row is None:
             return
         pod.phase = row.target
-        self._turn.touched[pod_uid] = None
+        self._turn.touched[pod.pod_uid] = None
         for effect in row.effects:
             self._do_group(effect, pod)
         if pod.phase is GroupPhase.ABSENT:
-            del self.pods[pod_uid]
+            del self.pods[pod.pod_uid]
 
     def container(self, trigger: ContainerTrigger, container_id: ContainerId) -> None:
-        """Something happened to a container."""
+        """Something happened to a container, if there is such a container."""
         container = self.containers.get(container_id)
         if container is None:
             return
@@ -245,9 +248,8 @@ class State:
                 pod = self.pods.setdefault(pod_uid, PodRecord(pod_uid))
                 pod.sandboxes[sandbox.sandbox_id] = sandbox
                 if len(pod.sandboxes) == 1:
-                    self.group(GroupTrigger.APPEARED, pod_uid)
-            case SandboxEffect.PROMOTE:
-                for container in list(sandbox.containers.values()):
+                    self._group(GroupTrigger.APPEARED, pod)
+                for container in sandbox.containers.values():
                     if container.phase is ContainerPhase.NO_POD:
                         self.container(start_trigger(container.told), container.told.container_id)
             case SandboxEffect.LEAVE:
@@ -255,7 +257,7 @@ class State:
                     self.container(ContainerTrigger.REMOVED, container_id)
                 pod = self.pods.get(sandbox.pod_uid, PodRecord(sandbox.pod_uid))
                 if pod.sandboxes.pop(sandbox.sandbox_id, None) and not pod.sandboxes:
-                    self.group(GroupTrigger.GONE, pod.pod_uid)
+                    self._group(GroupTrigger.GONE, pod)
             case _:
                 assert_never(effect)
 
@@ -270,8 +272,7 @@ class State:
                 self.container(ContainerTrigger.TAKEN, told.container_id)
                 self._launch(Reconcile(pod.pod_uid, told.container_id, pod.path, told.cgroup))
             case GroupEffect.GIVE_UP:
-                for container in pod.waiting():
-                    self.container(ContainerTrigger.GIVEN_UP, container.told.container_id)
+                self.container(ContainerTrigger.GIVEN_UP, pod.waiting()[0].told.container_id)
             case GroupEffect.ANNOUNCE:
                 self._tell(pod)
             case GroupEffect.REMOVED:
@@ -283,9 +284,9 @@ class State:
     def _do_container(self, effect: ContainerEffect, pod_uid: PodUid) -> None:
         match effect:
             case ContainerEffect.TELL:
-                self._turn.to_tell[pod_uid] = None
+                self._turn.to_tell[pod_uid] = self.pods[pod_uid]
             case ContainerEffect.RETRY_GROUP:
-                self.group(GroupTrigger.RETRIED, pod_uid)
+                self._group(GroupTrigger.RETRIED, self.pods[pod_uid])
             case _:
                 assert_never(effect)
 

@@ -1,0 +1,130 @@
+"""A small cast and random steps for `PodsWorld`: what the sweep walks, without hypothesis and its cost.
+
+Each walk draws a mood first: which kinds of things happen in it, how often, where containers live, and how
+well actions end. Walks of many moods reach corners that an average one does not (an orphan whose pod comes
+back, is refused, and goes).
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, TypeAlias
+
+from nri_resctrl_plugin.model import ContainerCgroup, ContainerId, PodUid, SandboxId
+from nri_resctrl_plugin.pods import (
+    Container,
+    ContainerRemoved,
+    ContainerRetried,
+    ContainerStarted,
+    ContainerStopped,
+    Fact,
+    GroupRetried,
+    OrphanRetried,
+    PodRef,
+    PodRemoved,
+    PodStarted,
+    PodStopped,
+    PodTable,
+    Synchronized,
+)
+from tests.stateful.pods_model import PodsWorld
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["CONTAINERS", "PODS", "SANDBOXES", "STEPS", "container", "walk"]
+
+PODS = (PodUid("A"), PodUid("B"))
+SANDBOXES = {SandboxId("a1"): PODS[0], SandboxId("a2"): PODS[0], SandboxId("b1"): PODS[1]}
+Homes: TypeAlias = dict[ContainerId, SandboxId]
+CONTAINERS: Homes = {
+    ContainerId("x"): SandboxId("a1"),
+    ContainerId("y"): SandboxId("a1"),
+    ContainerId("z"): SandboxId("a2"),
+    ContainerId("w"): SandboxId("b1"),
+}
+STEPS = 40
+
+
+def container(
+    container_id: ContainerId,
+    sandbox_id: SandboxId,
+    *,
+    pid: int = 1,
+    started: bool = True,
+    monitored: bool = False,
+) -> Container:
+    """A container as the runtime tells of it; the pid makes one word differ from the next."""
+    cgroup = ContainerCgroup(cgroups_path=f"/pods/{container_id}", cgroup_parent="/pods", pid=pid)
+    return Container(container_id, sandbox_id, cgroup, started, monitored)
+
+
+def walk(table: PodTable, seed: int) -> PodsWorld:
+    """Walk a table through one world; an AssertionError tells where it is wrong.
+
+    Args:
+        table: The table, fresh.
+        seed: Which walk; the same seed is the same walk for as long as the table is right.
+
+    Returns:
+        The world, at rest.
+    """
+    rng = Random(seed)  # noqa: S311 - a test's walk is to be repeatable, not secret
+    kinds = list(_KINDS)
+    weights = [rng.choice((0.0, 1.0, 1.0, 4.0)) for _ in kinds]
+    weights[0] += 1.0  # nothing happens where no pod ever starts
+    ending, well = rng.choice((0.2, 0.4, 0.6)), rng.choice((0.2, 0.5, 0.8))
+    names = list(CONTAINERS) if rng.random() < 0.7 else list(CONTAINERS)[: rng.randrange(1, 3)]
+    homes = dict(CONTAINERS) if rng.random() < 0.7 else dict.fromkeys(CONTAINERS, SandboxId("a1"))
+    world = PodsWorld(table)
+    for _ in range(STEPS):
+        if world.pending and rng.random() < ending:
+            world.finish(rng.choice(sorted(world.pending)), good=rng.random() < well)
+        else:
+            kind = rng.choices(kinds, weights)[0]
+            world.feed(kind(rng, homes, rng.choice(names)))
+    world.drain()
+    return world
+
+
+def _home(rng: Random, homes: Homes, container_id: ContainerId) -> PodRef:
+    """The sandbox of a container; once in a while another one, as no runtime should tell it."""
+    sandbox_id = homes[container_id] if rng.random() < 0.95 else rng.choice(list(SANDBOXES))
+    return PodRef(sandbox_id, SANDBOXES[sandbox_id])
+
+
+def _container_started(rng: Random, homes: Homes, container_id: ContainerId) -> Fact:
+    pod = _home(rng, homes, container_id)
+    word = container(container_id, pod.sandbox_id, pid=rng.randrange(1, 9), monitored=rng.random() < 0.15)
+    return ContainerStarted(word, pod if rng.random() < 0.3 else None)
+
+
+def _synchronized(rng: Random, homes: Homes, _: ContainerId) -> Fact:
+    pods = [PodRef(sandbox_id, pod_uid) for sandbox_id, pod_uid in SANDBOXES.items() if rng.random() < 0.7]
+    containers = [
+        container(
+            container_id,
+            sandbox_id,
+            pid=rng.randrange(1, 9),
+            started=rng.random() < 0.6,
+            monitored=rng.random() < 0.15,
+        )
+        for container_id, sandbox_id in homes.items()
+        if rng.random() < 0.7
+    ]
+    return Synchronized(tuple(pods), tuple(containers))
+
+
+_KINDS: tuple[Callable[[Random, Homes, ContainerId], Fact], ...] = (
+    lambda rng, homes, name: PodStarted(_home(rng, homes, name)),
+    lambda rng, homes, name: PodStopped(_home(rng, homes, name).sandbox_id),
+    lambda rng, homes, name: PodRemoved(_home(rng, homes, name).sandbox_id),
+    _container_started,
+    _container_started,
+    lambda _rng, _homes, name: ContainerStopped(name),
+    lambda _rng, _homes, name: ContainerRemoved(name),
+    _synchronized,
+    lambda _, homes, name: GroupRetried(SANDBOXES[homes[name]]),
+    lambda _rng, _homes, name: ContainerRetried(name),
+    lambda _, homes, name: OrphanRetried(SANDBOXES[homes[name]]),
+)
