@@ -5,8 +5,8 @@
 Each pair is one pod life with the plugin connected and one without, in alternating order, so that a machine
 that grows slower or faster meets both alike. A life is RunPodSandbox, CreateContainer, StartContainer,
 StopContainer, RemoveContainer, StopPodSandbox, RemovePodSandbox over CRI. The plugin lives in a process of
-its own, over the fake resctrl with the machine's own threads; connecting and disconnecting are not timed. Needs
-root, as the containerd lane does. Bar: the median of the paired differences is under 10 ms.
+its own, over the fake resctrl with the machine's own threads; connecting and disconnecting are not timed. It
+needs root, as the containerd lane does. Bar: the median of the paired differences is under 10 ms.
 """
 
 from __future__ import annotations

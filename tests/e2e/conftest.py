@@ -65,6 +65,15 @@ def tools(pytestconfig: pytest.Config, store: PackageStore) -> Tools:
 
 
 @pytest.fixture(scope="session")
+def cri_proto(pytestconfig: pytest.Config, store: PackageStore) -> Path:
+    """The CRI's own api.proto."""
+    try:
+        return store.cri_proto()
+    except Unobtainable as err:
+        _impossible(pytestconfig, str(err))
+
+
+@pytest.fixture(scope="session")
 def containerd(tools: Tools) -> Iterator[Containerd]:
     """One containerd for every test that needs no view of its own. Tests may kill it, and start it again."""
     yield from _started(tools, View.MACHINE)

@@ -160,22 +160,19 @@ class PackageStore:
             if fits(tree):
                 return tree
         tried: list[str] = []
-        for apt in self._apts(tried):
-            version = apt.candidate(package)
-            if version is None:
-                tried.append(f"{apt.name}: no package {package}{apt.complaint}")
-                continue
-            if package == "containerd" and _numbers(version) < OLDEST_CONTAINERD:
-                tried.append(f"{apt.name}: {package} {version} is too old")
-                continue
-            try:
-                tree = self._unpack(apt.download(package, version))
-            except (OSError, subprocess.SubprocessError) as err:
-                tried.append(f"{apt.name}: {package} {version}: {err}")
-                continue
-            if fits(tree):
-                return tree
-            tried.append(f"{apt.name}: {package} {version} does not run here")
+        try:
+            for apt in self._apts(tried):
+                version = apt.candidate(package)
+                if version is None:
+                    tried.append(f"{apt.name}: no package {package}{apt.complaint}")
+                elif package == "containerd" and _numbers(version) < OLDEST_CONTAINERD:
+                    tried.append(f"{apt.name}: {package} {version} is too old")
+                elif fits(tree := self._unpack(apt.download(package, version))):
+                    return tree
+                else:
+                    tried.append(f"{apt.name}: {package} {version} does not run here")
+        except (OSError, subprocess.SubprocessError) as err:
+            tried.append(str(err))
         raise Unobtainable(f"{package} is not here and cannot be had ({'; '.join(tried)})")
 
     def _cached(self, package: str) -> list[Path]:

@@ -304,6 +304,33 @@ async def test_a_killed_runtime_that_comes_back_is_told_the_same_truth(container
         stage.assert_truth(plugin, {pod: [lives, later], other: []})
 
 
+async def test_a_pod_older_than_the_runtime_is_told_removed_at_the_next_synchronize(
+    containerd: Containerd,
+) -> None:
+    """Containerd never tells the end of a pod that it found at its start: the next Synchronize tells it.
+
+    Its containers' ends are told all the same, so meanwhile the pod is there without any.
+    """
+    stage = Stage(containerd)
+    async with PodMaker(containerd) as maker, stage.plugin() as plugin:
+        pod = await maker.pod()
+        await maker.container(pod)
+        await stage.counts(plugin, pod, 1, 1)
+        await containerd.kill()
+        await containerd.start()
+        await stage.synchronized(plugin, 2)
+        with plugin.record_events() as record:
+            await maker.remove(pod)
+            await until("the pod has no container", empty_or_gone)
+            await containerd.kill()
+            await containerd.start()
+            await stage.synchronized(plugin, 3)
+            assert record.events.count(PodResctrlRemoved(PodUid(pod.uid))) == 1
+            assert plugin.snapshot() == {}
+        assert stage.groups() == set()
+        assert maker.cri.failures == []
+
+
 async def test_a_runtime_that_is_killed_again_and_again(containerd: Containerd) -> None:
     """Three deaths in a row, one of them before the plugin can have registered: the truth comes back."""
     stage = Stage(containerd)
