@@ -6,6 +6,8 @@ Rules:
     1. One job at a time. A resctrl call takes a mutex of the kernel that can be held for long, so jobs never
        run on the event loop; one thread keeps their order and never competes with itself.
     2. Urgent jobs first, each queue in the order of arrival. A job is never interrupted, so it must be small.
+       After an urgent job, background work waits until the event loop has heard of it (HEARING seconds at
+       most): what follows from it is urgent too, and a mkdir of somebody else would slip in between.
     3. `promote(key)` makes the waiting jobs of one key urgent, after the urgent ones already there.
     4. `done` runs on the event loop, in the order in which jobs ended, for each job that ran; never for one
        that was dropped by `close`. A job that raises anything still reaches `done`.
@@ -18,13 +20,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 from attrs import frozen
 
 __all__ = ["Executor", "Failure", "Outcome", "Success", "Worker", "attempt"]
+
+HEARING: Final = 0.5
+"""Seconds that background work waits at most for the event loop to hear of an urgent job."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -113,6 +119,7 @@ class Worker:
         self._urgent: deque[_Job] = deque()
         self._background: deque[_Job] = deque()
         self._closed = False
+        self._hear_until = 0.0  # monotonic seconds; 0 when nothing urgent is unheard of
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._ended: asyncio.Future[None] | None = None
@@ -182,21 +189,40 @@ class Worker:
         elif self._loop is not loop:
             raise RuntimeError(f"{self._name} belongs to another event loop: use one plugin per loop")
 
-    def _next(self) -> _Job | None:
-        """Wait for a job; None means the end."""
+    def _next(self) -> tuple[_Job, bool] | None:
+        """Wait for a job; return it and whether it is urgent. None means the end."""
         with self._lock:
-            while not (self._closed or self._urgent or self._background):
-                self._lock.wait()
-            if self._closed:
-                return None
-            return (self._urgent or self._background).popleft()
+            while not self._closed:
+                if self._urgent:
+                    return self._urgent.popleft(), True
+                hearing = self._hear_until - time.monotonic()
+                if self._background and hearing <= 0:
+                    return self._background.popleft(), False
+                self._lock.wait(hearing if self._background else None)
+            return None
 
     def _serve(self) -> None:
-        while (job := self._next()) is not None:
-            if not self._tell(job.run()):
+        while (taken := self._next()) is not None:
+            job, urgent = taken
+            told = job.run()
+            if urgent:
+                with self._lock:
+                    self._hear_until = time.monotonic() + HEARING
+            if not self._tell(self._heard(told) if urgent else told):
                 return
-            del job  # what it refers to may go before the next one comes
+            del taken, job, told  # what they refer to may go before the next one comes
         self._tell(self._end)
+
+    def _heard(self, told: Callable[[], None]) -> Callable[[], None]:
+        def hear() -> None:
+            try:
+                told()
+            finally:
+                with self._lock:
+                    self._hear_until = 0.0
+                    self._lock.notify()
+
+        return hear
 
     def _end(self) -> None:
         if self._ended is not None and not self._ended.done():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
+from nri_resctrl_plugin import worker as worker_module
 from nri_resctrl_plugin.worker import Failure, Outcome, Success, Worker
 
 if TYPE_CHECKING:
@@ -89,6 +90,46 @@ def test_promotion_moves_the_jobs_of_one_key_behind_the_urgent_ones() -> None:
         return log.heard
 
     assert run(main()) == ["gate", "urgent", "x1", "x2", "a", "b"]
+
+
+def test_background_work_waits_until_an_urgent_job_was_heard_of() -> None:
+    """What follows from an urgent job is submitted when it is heard of, and nothing slips in before it."""
+
+    async def main() -> list[object]:
+        worker, log = Worker(), Log()
+        gate = await blocked(worker, log)
+
+        def follow(outcome: Outcome[object]) -> None:
+            log.done(outcome)
+            worker.submit("u", lambda: "what follows", log.done, urgent=True)
+
+        worker.submit("u", lambda: "urgent", follow, urgent=True)
+        for _ in range(3):
+            worker.submit("b", lambda: "background", log.done, urgent=False)
+        gate.set()
+        await log.wait(6)
+        await worker.close()
+        return log.heard
+
+    assert run(main()) == ["gate", "urgent", "what follows", "background", "background", "background"]
+
+
+def test_a_loop_that_hears_nothing_holds_background_work_up_for_a_while_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A busy event loop slows the worker down by a bounded time, never for ever."""
+    monkeypatch.setattr(worker_module, "HEARING", 0.01)
+
+    async def main() -> None:
+        worker, log, ran = Worker(), Log(), threading.Event()
+        gate = await blocked(worker, log)
+        worker.submit("b", ran.set, log.done, urgent=False)
+        gate.set()
+        assert ran.wait(DEADLINE)  # this blocks the loop, so it hears nothing
+        await log.wait(2)
+        await worker.close()
+
+    run(main())
 
 
 def test_jobs_run_on_one_other_thread_and_outcomes_on_the_loop() -> None:
