@@ -48,7 +48,7 @@ PathFilter: TypeAlias = Path | Callable[[Path], bool] | None
 @define(eq=False)
 class _Rule:
     operation: str
-    action: Callable[[Path], None]
+    action: Callable[[Path], object]
     path: PathFilter
     first: int
     last: float
@@ -110,7 +110,7 @@ class FaultyFs(Generic[P]):
     def before(
         self,
         operation: str,
-        action: Callable[[Path], None],
+        action: Callable[[Path], object],
         *,
         nth: int = 1,
         times: float = 1,
@@ -120,7 +120,8 @@ class FaultyFs(Generic[P]):
 
         Args:
             operation: Which calls.
-            action: Is given the path. It may use the provider; an `OSError` that it raises is the outcome.
+            action: Is given the path; what it returns does not matter. It may use the provider, and an
+                `OSError` that it raises is the outcome.
             nth: As for `fail`.
             times: As for `fail`.
             path: As for `fail`.

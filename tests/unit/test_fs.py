@@ -1,0 +1,206 @@
+"""RealFs on a real file system: the system calls, their errnos, and what must never happen."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from resctrl import FsProvider, RealFs, WriteError
+from tests.unit.fakes import answer
+
+
+@pytest.fixture
+def fs() -> RealFs:
+    """Return the provider."""
+    return RealFs()
+
+
+def test_it_is_a_provider(fs: RealFs) -> None:
+    """RealFs can stand wherever the library takes an FsProvider."""
+    assert isinstance(fs, FsProvider)
+
+
+def test_exists(fs: RealFs, tmp_path: Path) -> None:
+    """What is absent, or below a file, does not exist; what cannot be looked at is an error."""
+    (tmp_path / "file").touch()
+    assert fs.exists(tmp_path)
+    assert not fs.exists(tmp_path / "nope")
+    assert not fs.exists(tmp_path / "file/x")
+    assert answer(fs.exists, tmp_path / ("n" * 300)) == "ENAMETOOLONG"
+
+
+def test_directories(fs: RealFs, tmp_path: Path) -> None:
+    """Directories are made and removed one at a time, or it is said why not."""
+    assert answer(fs.create_dir, tmp_path / "a/b") == "ENOENT"
+    fs.create_dir(tmp_path / "a")
+    assert answer(fs.create_dir, tmp_path / "a") == "EEXIST"
+    fs.create_dir(tmp_path / "a/b")
+    assert answer(fs.remove_dir, tmp_path / "a") == "ENOTEMPTY"
+    fs.rename(tmp_path / "a/b", tmp_path / "c")
+    fs.remove_dir(tmp_path / "a")
+    assert answer(fs.remove_dir, tmp_path / "a") == "ENOENT"
+    assert answer(fs.rename, tmp_path / "a", tmp_path / "b") == "ENOENT"
+    assert fs.read_child_dirs(tmp_path) == ["c"]
+
+
+def test_child_directories_are_only_directories(fs: RealFs, tmp_path: Path) -> None:
+    """Files and links to directories are left out; the names are sorted."""
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("a")
+    assert fs.read_child_dirs(tmp_path) == ["a", "b"]
+    assert answer(fs.read_child_dirs, tmp_path / "nope") == "ENOENT"
+    assert answer(fs.read_child_dirs, tmp_path / "file") == "ENOTDIR"
+
+
+def test_reading(fs: RealFs, tmp_path: Path) -> None:
+    """A whole file is read, however long, and bytes that are no UTF-8 survive."""
+    raw = b"\xff\xc3\xa9" * 50_000
+    (tmp_path / "file").write_bytes(raw)
+    text = fs.read_text(tmp_path / "file")
+    assert os.fsencode(text) == raw
+    assert answer(fs.read_text, tmp_path / "nope") == "ENOENT"
+    assert answer(fs.read_text, tmp_path) == "EISDIR"
+
+
+def test_reading_proc(fs: RealFs) -> None:
+    """A file of /proc has no size, and is read whole all the same."""
+    assert " - proc " in fs.read_text(Path("/proc/self/mountinfo"))
+
+
+def test_a_reader_reads_again(fs: RealFs, tmp_path: Path) -> None:
+    """An open file shows what is in it now, from its beginning."""
+    file = tmp_path / "file"
+    file.write_text("one")
+    with fs.open_reader(file) as reader:
+        assert reader.read() == "one"
+        assert reader.read() == "one"
+        file.write_text("two and more")
+        assert reader.read() == "two and more"
+    reader.close()
+    with pytest.raises(ValueError, match="closed"):
+        reader.read()
+    assert answer(fs.open_reader, tmp_path / "nope") == "ENOENT"
+
+
+def test_refusing_a_directory_leaves_nothing_open(fs: RealFs, tmp_path: Path) -> None:
+    """A directory is EISDIR, and its descriptor is closed again."""
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counts descriptors
+    assert answer(fs.open_reader, tmp_path) == "EISDIR"
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - as above
+
+
+def test_opening_for_write(fs: RealFs, tmp_path: Path) -> None:
+    """A file that can be written is true, one that is absent an error, and none is made or cut."""
+    file = tmp_path / "file"
+    file.write_text("content")
+    assert fs.can_open_for_write(file)
+    assert file.read_text() == "content"
+    assert answer(fs.can_open_for_write, tmp_path / "nope") == "ENOENT"
+    assert answer(fs.can_open_for_write, tmp_path) == "EISDIR"
+    assert not (tmp_path / "nope").exists()
+
+
+@pytest.mark.parametrize(("number", "outcome"), [("EACCES", "False"), ("EROFS", "False"), ("EIO", "EIO")])
+def test_may_not_is_an_answer(fs: RealFs, monkeypatch: pytest.MonkeyPatch, number: str, outcome: str) -> None:
+    """A refusal means False; any other failure stays a failure."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(getattr(errno, number), number)
+
+    monkeypatch.setattr(os, "open", refuse)
+    got = answer(fs.can_open_for_write, Path("/x")) if outcome == "EIO" else fs.can_open_for_write(Path("/x"))
+    assert str(got) == outcome
+
+
+def test_each_chunk_is_one_write(fs: RealFs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks are never joined or split, through one descriptor that is closed in the end."""
+    file = tmp_path / "tasks"
+    file.touch()
+    writes: list[tuple[int, bytes]] = []
+    true_write = os.write
+
+    def write(descriptor: int, data: bytes) -> int:
+        writes.append((descriptor, data))
+        return true_write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    assert fs.write_all(file, iter([b"1\n", b"", b"22\n"])) == 3
+    assert [data for _, data in writes] == [b"1\n", b"", b"22\n"]
+    assert len({descriptor for descriptor, _ in writes}) == 1
+    assert file.read_text() == "1\n22\n"
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(writes[0][0])
+
+
+def test_a_failing_write_says_how_far_it_came(
+    fs: RealFs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks before the failure count; none is written after it."""
+    file = tmp_path / "tasks"
+    file.touch()
+    seen: list[bytes] = []
+
+    def write(_: int, data: bytes) -> int:
+        seen.append(data)
+        if data == b"dead":
+            raise ProcessLookupError(errno.ESRCH, "No such process")
+        return len(data)
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(WriteError) as caught:
+        fs.write_all(file, [b"1", b"2", b"dead", b"3"])
+    assert (caught.value.errno, caught.value.written, caught.value.filename) == (errno.ESRCH, 2, str(file))
+    assert seen == [b"1", b"2", b"dead"]
+
+
+def test_a_short_write_is_an_error(fs: RealFs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of a chunk is never written on its own: half of an id is another thread's id."""
+    file = tmp_path / "tasks"
+    file.touch()
+    monkeypatch.setattr(os, "write", lambda _descriptor, data: len(data) - 1)
+    with pytest.raises(WriteError) as caught:
+        fs.write_all(file, [b"12345"])
+    assert (caught.value.errno, caught.value.written) == (errno.EIO, 0)
+
+
+def test_writing_makes_no_file(fs: RealFs, tmp_path: Path) -> None:
+    """A tasks file that is not there means that the group is not there."""
+    with pytest.raises(WriteError) as caught:
+        fs.write_all(tmp_path / "tasks", [b"1"])
+    assert (caught.value.errno, caught.value.written) == (errno.ENOENT, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_oserror_without_a_number_counts_as_eio(
+    fs: RealFs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WriteError always has an errno."""
+    file = tmp_path / "tasks"
+    file.touch()
+
+    def write(*_: object) -> int:
+        raise OSError("no number")
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(WriteError) as caught:
+        fs.write_all(file, [b"1"])
+    assert caught.value.errno == errno.EIO
+
+
+def test_an_exception_of_the_chunks_passes(fs: RealFs, tmp_path: Path) -> None:
+    """What the caller's own iterable raises is not dressed up as a failed write."""
+    file = tmp_path / "tasks"
+    file.touch()
+    with pytest.raises(ZeroDivisionError):
+        fs.write_all(file, (b"%d" % (1 // n) for n in (1, 0)))
+    assert file.read_text() == "1"
+
+
+def test_mounting_really_asks_the_kernel(fs: RealFs, tmp_path: Path) -> None:
+    """mount(2) fails with a true errno on a directory that is not there."""
+    assert answer(fs.mount_resctrl, tmp_path / "nope") in {"ENOENT", "EPERM"}
