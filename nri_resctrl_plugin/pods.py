@@ -228,7 +228,6 @@ class PodTable:
         old, new = record.told.cgroup, told.cgroup
         record.told = evolve(
             told,
-            sandbox_id=record.told.sandbox_id,
             started=told.started or record.told.started,
             cgroup=ContainerCgroup(
                 cgroups_path=new.cgroups_path or old.cgroups_path,

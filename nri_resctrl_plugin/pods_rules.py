@@ -69,8 +69,8 @@ class SandboxTrigger(Enum):
 class SandboxEffect(Enum):
     """What a sandbox does to its pod and its containers."""
 
-    JOIN = "it joins its pod, and so do its containers that had none; the first sandbox makes the pod appear"
-    LEAVE = "its containers go and it leaves its pod; the last one makes the pod go"
+    JOIN = "it joins its pod, which appears with it, and so do its containers that had no pod"
+    LEAVE = "its containers go, and it leaves its pod, which goes with the last one"
 
 
 @frozen
@@ -105,8 +105,8 @@ class GroupPhase(Enum):
 class GroupTrigger(Enum):
     """What can happen to a pod's group."""
 
-    APPEARED = "the pod's first sandbox is live"
-    GONE = "the pod's last sandbox is not live any more"
+    APPEARED = "a sandbox of the pod came to life"
+    GONE = "the pod's last live sandbox went"
     CREATED = "GroupCreated"
     REFUSED = "GroupRefused"
     DELETED = "GroupDeleted"

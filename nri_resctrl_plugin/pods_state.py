@@ -247,11 +247,9 @@ class State:
                 sandbox.pod_uid = pod_uid
                 pod = self.pods.setdefault(pod_uid, PodRecord(pod_uid))
                 pod.sandboxes[sandbox.sandbox_id] = sandbox
-                if len(pod.sandboxes) == 1:
-                    self._group(GroupTrigger.APPEARED, pod)
+                self._group(GroupTrigger.APPEARED, pod)
                 for container in sandbox.containers.values():
-                    if container.phase is ContainerPhase.NO_POD:
-                        self.container(start_trigger(container.told), container.told.container_id)
+                    self.container(start_trigger(container.told), container.told.container_id)
             case SandboxEffect.LEAVE:
                 for container_id in list(sandbox.containers):
                     self.container(ContainerTrigger.REMOVED, container_id)

@@ -7,6 +7,7 @@ back, is refused, and goes).
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -18,6 +19,8 @@ from nri_resctrl_plugin.pods import (
     ContainerStarted,
     ContainerStopped,
     Fact,
+    GroupCreated,
+    GroupDeleted,
     GroupRetried,
     OrphanRetried,
     PodRef,
@@ -25,7 +28,9 @@ from nri_resctrl_plugin.pods import (
     PodStarted,
     PodStopped,
     PodTable,
+    Reconcile,
     Synchronized,
+    TasksReconciled,
 )
 from tests.stateful.pods_model import PodsWorld
 
@@ -70,27 +75,48 @@ def walk(table: PodTable, seed: int) -> PodsWorld:
         The world, at rest.
     """
     rng = Random(seed)  # noqa: S311 - a test's walk is to be repeatable, not secret
-    kinds = list(_KINDS)
-    weights = [rng.choice((0.0, 1.0, 1.0, 4.0)) for _ in kinds]
+    steadiness = rng.choice((1.0, 1.0, 0.1))
+    kinds = [*_POD_KINDS, *_CONTAINER_KINDS]
+    weights = [rng.choice((0.0, 1.0, 1.0, 4.0)) * steadiness for _ in _POD_KINDS]
+    weights += [rng.choice((0.0, 1.0, 1.0, 4.0)) for _ in _CONTAINER_KINDS]
     weights[0] += 1.0  # nothing happens where no pod ever starts
-    ending, well = rng.choice((0.2, 0.4, 0.6)), rng.choice((0.2, 0.5, 0.8))
+    ending, well, complete = (
+        rng.choice((0.2, 0.4, 0.6)),
+        rng.choice((0.2, 0.5, 0.9)),
+        rng.choice((0.2, 0.5, 0.8)),
+    )
     names = list(CONTAINERS) if rng.random() < 0.7 else list(CONTAINERS)[: rng.randrange(1, 3)]
-    homes = dict(CONTAINERS) if rng.random() < 0.7 else dict.fromkeys(CONTAINERS, SandboxId("a1"))
+    homes = _homes(rng)
+    wander = rng.random() < 0.2
     world = PodsWorld(table)
     for _ in range(STEPS):
         if world.pending and rng.random() < ending:
-            world.finish(rng.choice(sorted(world.pending)), good=rng.random() < well)
+            pod_uid = rng.choice(sorted(world.pending))
+            reconciles = isinstance(world.pending[pod_uid][0], Reconcile)
+            world.finish(pod_uid, good=rng.random() < (complete if reconciles else well))
         else:
             kind = rng.choices(kinds, weights)[0]
+            if wander:
+                homes = _homes(rng)
             world.feed(kind(rng, homes, rng.choice(names)))
     world.drain()
     return world
 
 
-def _home(rng: Random, homes: Homes, container_id: ContainerId) -> PodRef:
-    """The sandbox of a container; once in a while another one, as no runtime should tell it."""
-    sandbox_id = homes[container_id] if rng.random() < 0.95 else rng.choice(list(SANDBOXES))
-    return PodRef(sandbox_id, SANDBOXES[sandbox_id])
+def _homes(rng: Random) -> Homes:
+    """Where containers live: each in its own sandbox, all in one, or as no runtime should tell it."""
+    return rng.choice(
+        (
+            CONTAINERS,
+            CONTAINERS,
+            dict.fromkeys(CONTAINERS, SandboxId("a1")),
+            {container_id: rng.choice(list(SANDBOXES)) for container_id in CONTAINERS},
+        )
+    )
+
+
+def _home(_: Random, homes: Homes, container_id: ContainerId) -> PodRef:
+    return PodRef(homes[container_id], SANDBOXES[homes[container_id]])
 
 
 def _container_started(rng: Random, homes: Homes, container_id: ContainerId) -> Fact:
@@ -115,16 +141,31 @@ def _synchronized(rng: Random, homes: Homes, _: ContainerId) -> Fact:
     return Synchronized(tuple(pods), tuple(containers))
 
 
-_KINDS: tuple[Callable[[Random, Homes, ContainerId], Fact], ...] = (
+def _unasked(rng: Random, homes: Homes, container_id: ContainerId) -> Fact:
+    """A completion that nobody asked for, unless by chance somebody did."""
+    pod_uid = SANDBOXES[homes[container_id]]
+    return rng.choice(
+        (
+            GroupCreated(pod_uid, Path("/groups/found")),
+            GroupDeleted(pod_uid),
+            TasksReconciled(pod_uid, container_id, complete=True),
+        )
+    )
+
+
+_POD_KINDS: tuple[Callable[[Random, Homes, ContainerId], Fact], ...] = (
     lambda rng, homes, name: PodStarted(_home(rng, homes, name)),
     lambda rng, homes, name: PodStopped(_home(rng, homes, name).sandbox_id),
     lambda rng, homes, name: PodRemoved(_home(rng, homes, name).sandbox_id),
+    _synchronized,
+    _unasked,
+    lambda _, homes, name: GroupRetried(SANDBOXES[homes[name]]),
+    lambda _, homes, name: OrphanRetried(SANDBOXES[homes[name]]),
+)
+_CONTAINER_KINDS: tuple[Callable[[Random, Homes, ContainerId], Fact], ...] = (
     _container_started,
     _container_started,
     lambda _rng, _homes, name: ContainerStopped(name),
     lambda _rng, _homes, name: ContainerRemoved(name),
-    _synchronized,
-    lambda _, homes, name: GroupRetried(SANDBOXES[homes[name]]),
     lambda _rng, _homes, name: ContainerRetried(name),
-    lambda _, homes, name: OrphanRetried(SANDBOXES[homes[name]]),
 )

@@ -90,7 +90,7 @@ class PodsMachine(RuleBasedStateMachine):
         """REMOVE_POD_SANDBOX, after a stop or without one."""
         self.world.feed(PodRemoved(sandbox_id))
 
-    @rule(word=_words(started=st.just(value=True)), with_pod=st.booleans())
+    @rule(word=_words(started=st.booleans()), with_pod=st.booleans())
     def start_container(self, word: Container, *, with_pod: bool) -> None:
         """START_CONTAINER, the first or again, with its pod or without."""
         pod = PodRef(word.sandbox_id, SANDBOXES[word.sandbox_id])

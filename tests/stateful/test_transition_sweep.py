@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Row: TypeAlias = SandboxRule | GroupRule | ContainerRule
 
-WALKS = 1000
+WALKS = 2000
 """How many walks there are to choose from; a mutant is walked only where the row it alters is used."""
 
 TABLES: dict[str, tuple[type[Enum], type[Enum]]] = {
@@ -163,7 +163,7 @@ GROUP_NOT_FAILED = (
     ContainerPhase.TRYING,
     ContainerPhase.RECONCILED,
 )
-"""With an attempt waiting, running or complete the group is not Failed, until waiting attempts are given up."""
+"""With an attempt waiting, running or complete the group is not Failed, until that attempt is given up."""
 
 
 def makes_no_difference(mutant: Mutant) -> bool:
