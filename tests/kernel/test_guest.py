@@ -368,9 +368,11 @@ class TestMachines:
         assert run.text == "5\n"
 
     def test_groups_are_counted_by_the_scheduler(self, boot: Boot) -> None:
-        """The model follows the scheduler: a group that runs counts traffic, one that sleeps next to none."""
+        """The model follows the scheduler: a group that runs counts traffic, one that sleeps hardly any."""
         run = boot(
-            MOUNT + "mkdir mon_groups/{busy,idle}; sleep 1000 & echo $! > mon_groups/idle/tasks; "
+            MOUNT + "mkdir mon_groups/{busy,idle}; "
+            "sleep 1000 & until grep -q '(sleep) S' /proc/$!/stat; do :; done; "
+            "echo $! > mon_groups/idle/tasks; "
             "(echo 0 > mon_groups/busy/tasks; cat /proc/self/cpu_resctrl_groups; "
             "for i in $(seq 50000); do :; done); "
             "cat mon_groups/{busy,idle}/mon_data/mon_L3_00/mbm_total_bytes"

@@ -235,6 +235,15 @@ class TestProbe:
             assert probe.main(["-q"]) == probe.CANNOT_RUN
             assert "probe: " in capsys.readouterr().err
 
+    def test_compile(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        """On the host, collecting leaves compiled tests behind; what cannot be collected is an error."""
+        (tmp_path / "test_one.py").write_text("def test_it():\n    assert 1\n", encoding="utf-8")
+        assert probe.main(["--compile", str(tmp_path)]) == 0
+        assert [path.name.split(".")[0] for path in tmp_path.glob("__pycache__/*.pyc")] == ["test_one"]
+        (tmp_path / "test_two.py").write_text("import absent_module\n", encoding="utf-8")
+        assert probe.main(["--compile", str(tmp_path)]) == 2
+        assert "absent_module" in capfd.readouterr().err
+
     def test_command(self) -> None:
         """No cache, the report in the job directory, examples too, and the caller's words come last."""
         words = probe.pytest_command(["-k", "x"], "j.xml")
