@@ -1,0 +1,202 @@
+"""The control socket of a deployed plugin: retries and the snapshot as JSON lines over a unix socket.
+
+Owns: the socket file, the line protocol, its limits. Must not know: how a retry is made, who else listens.
+
+Rules:
+    1. The socket has mode 0600 before anybody can connect: access to it is control over the plugin.
+    2. One request is one line, answered by one line, in order. A bad line is answered, never fatal.
+    3. Nothing grows: lines, connections and idle time are bounded.
+    4. A socket file that nobody serves any more is replaced; one that is served is an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import socket
+import stat
+from typing import TYPE_CHECKING, Final, Protocol, Self
+
+import structlog
+
+from nri_resctrl_plugin.errors import PluginError
+from nri_resctrl_plugin.jsonl import payload
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from structlog.typing import FilteringBoundLogger
+
+    from nri_resctrl_plugin.events import Exists, PodResctrlAddOrUpdate
+    from nri_resctrl_plugin.model import ContainerState, PodUid
+    from nri_resctrl_plugin.reports import RetryReport
+
+__all__ = ["ControlError", "ControlServer", "Controlled"]
+
+LINE_LIMIT: Final = 64 * 1024
+"""Bytes of a request at most."""
+
+CONNECTION_LIMIT: Final = 16
+"""Connections at a time; one more is closed at once."""
+
+IDLE_LIMIT: Final = 300.0
+"""Seconds after which a silent connection is closed."""
+
+
+class ControlError(PluginError):
+    """The control socket cannot be opened."""
+
+
+class Controlled(Protocol):
+    """What the socket gives access to: the plugin."""
+
+    async def retry_group_creation(self, pod_uid: str) -> Exists:
+        """Try a pod's group once more."""
+        ...
+
+    async def retry_container_reconcile(self, container_id: str) -> ContainerState:
+        """Try a container once more."""
+        ...
+
+    async def retry_all_once(self) -> RetryReport:
+        """Try everything once more."""
+        ...
+
+    def snapshot(self) -> dict[PodUid, PodResctrlAddOrUpdate]:
+        """Return the state of every live pod."""
+        ...
+
+
+class ControlServer:
+    """Serves the calls `retry_group`, `retry_container`, `retry_all` and `snapshot`.
+
+    A request is `{"call": "retry_group", "pod_uid": "..."}`, `{"call": "retry_container", "container_id":
+    "..."}`, `{"call": "retry_all"}` or `{"call": "snapshot"}`. The answer is `{"ok": true, "result": ...}` or
+    `{"ok": false, "error": <class name>, "message": ...}`.
+
+    Args:
+        plugin: Whom to ask.
+        path: Where the socket is made.
+    """
+
+    def __init__(self, plugin: Controlled, path: Path) -> None:
+        self._plugin = plugin
+        self._path = path
+        self._server: asyncio.Server | None = None
+        self._served: set[asyncio.StreamWriter] = set()
+        self._log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin.control")
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Open the socket.
+
+        Raises:
+            ControlError: The path is taken, by another plugin or another kind of file, or cannot be made.
+        """
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._clear_stale()
+            listener.bind(str(self._path))
+            self._path.chmod(0o600)  # nobody can connect yet: the socket does not listen
+            self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LINE_LIMIT)
+        except OSError as error:
+            listener.close()
+            name = errno.errorcode.get(error.errno or 0, "an error")
+            raise ControlError(f"cannot open the control socket at {str(self._path)!r}: {name}") from error
+        except ControlError:
+            listener.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the socket and what is connected to it, and remove its file. Closing twice is no error."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.close()
+        for writer in tuple(self._served):
+            writer.close()
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+    def _clear_stale(self) -> None:
+        """Remove a socket file that nobody listens on."""
+        try:
+            mode = self._path.lstat().st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(mode):
+            raise ControlError(f"{str(self._path)!r} exists and is no socket: choose another --control path")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1.0)
+            try:
+                probe.connect(str(self._path))
+            except ConnectionRefusedError:
+                self._path.unlink()
+                return
+        raise ControlError(
+            f"{str(self._path)!r} is served by another process: stop it, or choose another path"
+        )
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._served) >= CONNECTION_LIMIT:
+            writer.close()
+            return
+        self._served.add(writer)
+        try:
+            while (answer := await self._answer(reader)) is not None:
+                writer.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
+                await asyncio.wait_for(writer.drain(), IDLE_LIMIT)
+        except (OSError, TimeoutError):
+            pass  # the other side is gone or asleep; it may connect again
+        finally:
+            self._served.discard(writer)
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader) -> Mapping[str, object] | None:
+        """Read one request and return its answer; None ends the connection."""
+        try:
+            line = await asyncio.wait_for(reader.readline(), IDLE_LIMIT)
+        except ValueError:  # the line is longer than the limit: where the next one begins is unknown
+            return None
+        if not line:
+            return None
+        try:
+            return {"ok": True, "result": await self._call(_request(line))}
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it as an answer
+            self._log.info("control_refused", error=str(error))
+            return {"ok": False, "error": type(error).__name__, "message": str(error)}
+
+    async def _call(self, request: Mapping[str, object]) -> object:
+        match request:
+            case {"call": "retry_group", "pod_uid": str(pod_uid), **rest} if not rest:
+                return payload(await self._plugin.retry_group_creation(pod_uid))
+            case {"call": "retry_container", "container_id": str(container_id), **rest} if not rest:
+                return payload(await self._plugin.retry_container_reconcile(container_id))
+            case {"call": "retry_all", **rest} if not rest:
+                return payload(await self._plugin.retry_all_once())
+            case {"call": "snapshot", **rest} if not rest:
+                return {uid: payload(event) for uid, event in self._plugin.snapshot().items()}
+            case _:
+                raise ValueError(
+                    'expected {"call": "retry_group", "pod_uid": ...}, {"call": "retry_container", '
+                    '"container_id": ...}, {"call": "retry_all"} or {"call": "snapshot"}'
+                )
+
+
+def _request(line: bytes) -> Mapping[str, object]:
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the request is not JSON: {error}") from error
+    if not isinstance(request, dict):
+        raise TypeError("the request is not a JSON object")
+    return request
