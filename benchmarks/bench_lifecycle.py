@@ -99,7 +99,8 @@ async def life(maker: PodMaker) -> float:
     """Live one pod's life; returns its seconds."""
     begin = time.perf_counter()
     pod = await maker.pod()
-    container = await maker.container(pod)
+    container = await maker.container(pod, start=False)
+    await maker.cri.start_container(container)
     await maker.remove_container(container)
     await maker.cri.stop_pod(pod.sandbox_id)
     await maker.cri.remove_pod(pod.sandbox_id)

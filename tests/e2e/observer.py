@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "NOT_YET_EXECED",
     "cgroup_mounts",
     "cgroups_of",
     "children_of",
@@ -33,6 +34,9 @@ __all__ = [
 ]
 
 PROC = Path("/proc")
+
+NOT_YET_EXECED = "runc:[2:INIT]"
+"""Name of a container's first process, and of its threads, until it becomes the workload."""
 
 
 def exists(tid: int) -> bool:

@@ -18,6 +18,7 @@ from grpclib.exceptions import GRPCError
 from tests.e2e import observer
 from tests.e2e.containerd import IMAGE, View
 from tests.e2e.cri import CriClient, api
+from tests.e2e.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +98,7 @@ class PodMaker:
         mounts: Sequence[Path] = (),
         start: bool = True,
     ) -> str:
-        """Make a container, and start it unless told not to; returns its id.
+        """Make a container, and start it (see `start`) unless told not to; returns its id.
 
         Args:
             pod: The pod it belongs to.
@@ -124,8 +125,21 @@ class PodMaker:
         )
         container_id = await self.cri.create_container(pod.sandbox_id, config, pod.config)
         if start:
-            await self.cri.start_container(container_id)
+            await self.start(container_id)
         return container_id
+
+    async def start(self, container_id: str) -> None:
+        """Start a container, and wait until its first process has become the workload.
+
+        CRI answers when that process has been let go; for a moment it is still runc's.
+        """
+        await self.cri.start_container(container_id)
+
+        def runs() -> bool:
+            names = {observer.comm(tid) for tid in observer.threads_in(container_id)}
+            return bool(names - {""}) and observer.NOT_YET_EXECED not in names
+
+        await until(f"the workload of {container_id} runs", runs)
 
     async def remove_container(self, container_id: str) -> None:
         """Stop and remove a container, as a kubelet does."""

@@ -61,7 +61,7 @@ async def test_a_created_container_counts_from_its_start(containerd: Containerd)
         async with stage.plugin() as plugin:
             assert plugin.container_state(container) is ContainerState.CREATED
             stage.assert_truth(plugin, {pod: []})
-            await maker.cri.start_container(container)
+            await maker.start(container)
             await stage.counts(plugin, pod, 1, 1)
             stage.assert_truth(plugin, {pod: [container]})
 

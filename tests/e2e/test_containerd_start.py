@@ -24,9 +24,6 @@ CONTAINERS = 2
 AT_ONCE = 4
 """How many pods are made at a time: a kubelet works on several, and the runtime calls a plugin for one."""
 
-NOT_YET_EXECED = "runc:[2:INIT]"
-"""Name of a container's first process, and of its threads, until it becomes the workload."""
-
 
 @define
 class _Witness:
@@ -74,10 +71,10 @@ async def test_no_workload_runs_before_its_threads_are_in_the_group(containerd: 
         made = {container for containers in pods.values() for container in containers}
 
         assert len(made) == PODS * CONTAINERS
-        assert witness.replies == dict.fromkeys(made, NOT_YET_EXECED)
+        assert witness.replies == dict.fromkeys(made, observer.NOT_YET_EXECED)
         assert witness.outside == {container: set() for container in made}
         assert min(witness.inside.values()) >= 1
-        assert {name for _, name in witness.writes} == {NOT_YET_EXECED}
+        assert {name for _, name in witness.writes} == {observer.NOT_YET_EXECED}
         assert len({process for process, _ in witness.writes}) == len(made)
         assert {plugin.container_state(it) for it in made} == {ContainerState.RECONCILED}
         stage.assert_truth(plugin, pods)
