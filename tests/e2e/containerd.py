@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,10 +149,11 @@ class Containerd:
                 start_new_session=True,  # an interrupt from the keyboard is for pytest, which then sweeps
             )
         await until("containerd listens", self._listens, 20.0)
-        async with CriClient(self.socket) as cri:
-            await cri.version()
         if not self._imported:
             self._import_image()
+        async with CriClient(self.socket) as cri:
+            # CRI learns of an image by an event, so a moment after the import has returned.
+            await until("CRI knows the image", partial(cri.has_image, IMAGE))
 
     async def kill(self) -> None:
         """End it with SIGKILL, as an out-of-memory kill would. Its shims and containers live on."""
@@ -192,7 +194,7 @@ class Containerd:
         write_image(archive, self._tools.busybox, IMAGE, ("/bin/sleep", "1000000000"))
         subprocess.run(
             [self._tools.ctr, "--address", self.socket, "--namespace", "k8s.io", "images", "import",
-             "--snapshotter", "native", archive],
+             "--no-unpack", archive],  # CRI unpacks it for its own snapshotter
             check=True, capture_output=True, timeout=30,
         )  # fmt: skip
         archive.unlink()

@@ -5,7 +5,6 @@ Owns: the CRI configurations and the list of what was made. Must not know: NRI, 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 import uuid
@@ -161,12 +160,12 @@ class PodMaker:
 
     async def exited(self, container_id: str) -> None:
         """Wait until the runtime knows that a container's process has ended."""
-        for _ in range(500):
+
+        async def ended() -> bool:
             states = {it.id: it.state for it in await self.cri.containers()}
-            if states[container_id] is api.ContainerState.CONTAINER_EXITED:
-                return
-            await asyncio.sleep(0.02)
-        raise TimeoutError(f"container {container_id} has not ended")
+            return states[container_id] is api.ContainerState.CONTAINER_EXITED
+
+        await until(f"container {container_id} has ended", ended)
 
     def threads(self, container_id: str) -> set[int]:
         """Return a container's threads, as the observer sees them."""

@@ -66,10 +66,9 @@ async def test_nothing_survives_the_sweep(tools: Tools) -> None:
     containerd = Containerd(tools)
     try:
         await containerd.start()
-        maker = PodMaker(containerd)
-        container = await maker.container(await maker.pod())
-        await maker.cri.__aexit__()
-        await containerd.kill()
+        async with PodMaker(containerd) as maker:  # it can remove nothing, since the daemon is dead by then
+            container = await maker.container(await maker.pod())
+            await containerd.kill()
         kinds = {it.split()[0] for it in leftovers(containerd.name)}
         assert kinds == {"process", "mount", "cgroup", "directory"}
         assert observer.threads_in(container) != set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from typing import TYPE_CHECKING
 
@@ -17,14 +18,17 @@ async def until(what: str, condition: Callable[[], object], seconds: float = 10.
 
     Args:
         what: The condition in words, for the failure.
-        condition: Asked at once and then every 10 ms.
+        condition: Asked at once and then every 10 ms; may be a coroutine function.
         seconds: How long it may take.
 
     Raises:
         TimeoutError: It never held.
     """
     deadline = time.monotonic() + seconds
-    while not condition():
+    while True:
+        answer = condition()
+        if await answer if inspect.isawaitable(answer) else answer:
+            return
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {seconds} s in vain until {what}")
         await asyncio.sleep(0.01)

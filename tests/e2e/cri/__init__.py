@@ -37,6 +37,7 @@ class CriClient:
         self.failures: list[str] = []
         self._channel = Channel(path=str(socket))
         self._runtime = api.RuntimeServiceStub(self._channel)
+        self._images = api.ImageServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -49,6 +50,13 @@ class CriClient:
         return await self._counted(
             self._runtime.version(api.VersionRequest(version="v1"), timeout=CALL_SECONDS)
         )
+
+    async def has_image(self, reference: str) -> bool:
+        """Tell whether the runtime knows an image."""
+        request = api.ImageStatusRequest(image=api.ImageSpec(image=reference))
+        return (
+            await self._counted(self._images.image_status(request, timeout=CALL_SECONDS))
+        ).image is not None
 
     async def run_pod(self, config: api.PodSandboxConfig) -> str:
         """Start a pod sandbox; returns its id."""

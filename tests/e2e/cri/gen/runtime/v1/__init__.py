@@ -12,7 +12,12 @@ __all__ = (
     "CreateContainerResponse",
     "ExecSyncRequest",
     "ExecSyncResponse",
+    "Image",
+    "ImageServiceBase",
+    "ImageServiceStub",
     "ImageSpec",
+    "ImageStatusRequest",
+    "ImageStatusResponse",
     "KeyValue",
     "LinuxContainerConfig",
     "LinuxContainerResources",
@@ -214,11 +219,35 @@ default_message_pool.register_message("runtime.v1", "ExecSyncResponse", ExecSync
 
 
 @dataclass(eq=False, repr=False)
+class Image(betterproto2.Message):
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("runtime.v1", "Image", Image)
+
+
+@dataclass(eq=False, repr=False)
 class ImageSpec(betterproto2.Message):
     image: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
 default_message_pool.register_message("runtime.v1", "ImageSpec", ImageSpec)
+
+
+@dataclass(eq=False, repr=False)
+class ImageStatusRequest(betterproto2.Message):
+    image: "ImageSpec | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+
+default_message_pool.register_message("runtime.v1", "ImageStatusRequest", ImageStatusRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ImageStatusResponse(betterproto2.Message):
+    image: "Image | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+
+default_message_pool.register_message("runtime.v1", "ImageStatusResponse", ImageStatusResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -571,6 +600,26 @@ class VersionResponse(betterproto2.Message):
 default_message_pool.register_message("runtime.v1", "VersionResponse", VersionResponse)
 
 
+class ImageServiceStub(betterproto2_grpclib.ServiceStub):
+    async def image_status(
+        self,
+        message: "ImageStatusRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ImageStatusResponse":
+
+        return await self._unary_unary(
+            "/runtime.v1.ImageService/ImageStatus",
+            message,
+            ImageStatusResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+
 class RuntimeServiceStub(betterproto2_grpclib.ServiceStub):
     async def version(
         self,
@@ -793,6 +842,30 @@ class RuntimeServiceStub(betterproto2_grpclib.ServiceStub):
             deadline=deadline,
             metadata=metadata,
         )
+
+
+class ImageServiceBase(betterproto2_grpclib.ServiceBase):
+    async def image_status(self, message: "ImageStatusRequest") -> "ImageStatusResponse":
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def __rpc_image_status(
+        self, stream: "grpclib.server.Stream[ImageStatusRequest, ImageStatusResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.image_status(request)
+        await stream.send_message(response)
+
+    def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
+        return {
+            "/runtime.v1.ImageService/ImageStatus": grpclib.const.Handler(
+                self.__rpc_image_status,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ImageStatusRequest,
+                ImageStatusResponse,
+            ),
+        }
 
 
 class RuntimeServiceBase(betterproto2_grpclib.ServiceBase):
