@@ -35,6 +35,7 @@ class Source(NamedTuple):
 
 SOURCES: Final = (
     Source(Path("nri_resctrl_plugin/nri/api/nri.proto"), Path("nri_resctrl_plugin/nri/api/gen")),
+    Source(Path("tests/e2e/cri/cri.proto"), Path("tests/e2e/cri/gen")),
 )
 
 
