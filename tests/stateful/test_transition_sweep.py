@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Row: TypeAlias = SandboxRule | GroupRule | ContainerRule
 
-WALKS = 2000
+WALKS = 3000
 """How many walks there are to choose from; a mutant is walked only where the row it alters is used."""
 
 TABLES: dict[str, tuple[type[Enum], type[Enum]]] = {

@@ -691,7 +691,6 @@ def test_nothing_is_kept() -> None:
         PodStopped(A1.sandbox_id),
         GroupDeleted(A),
         PodRemoved(A1.sandbox_id),
-        PodRemoved(B1.sandbox_id),
     ):
         table.apply(fact)
     state = table._state
