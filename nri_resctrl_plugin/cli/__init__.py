@@ -1,1 +1,129 @@
-"""Command line."""
+"""The program `nri-resctrl-plugin`: its commands, its flags, its exit status.
+
+Owns: the way from `argv` to a command, and the only place where its end becomes a status. Must not know:
+what a command does.
+
+Rules:
+    1. A flag may be written with one dash or two, `-idx 10` or `--idx=10`, as for plugins written in Go.
+    2. A runtime that launches the program gives no arguments, only `NRI_PLUGIN_SOCKET`: that means `run`.
+    3. Modules of a command are imported when it is called: a launched plugin has five seconds to register.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Final
+
+from nri_resctrl_plugin.cli.exits import Exit, Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["main"]
+
+_ONE_DASH: Final = re.compile(r"-[A-Za-z][A-Za-z-]+(=.*)?", re.DOTALL)
+_GO_BOOLEAN: Final = re.compile(r"--(?P<name>[a-z-]+)=(?P<value>true|false)")
+
+
+def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
+    """Run the program.
+
+    Args:
+        argv: The arguments after the program's name; those of this process if None.
+        environment: The environment.
+
+    Returns:
+        The exit status.
+    """
+    arguments = [_two_dashes(each) for each in (sys.argv[1:] if argv is None else argv)]
+    if not arguments and environment.get("NRI_PLUGIN_SOCKET"):
+        arguments = ["run"]
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "demo":
+            from nri_resctrl_plugin.cli.demo import demo  # noqa: PLC0415 - rule 3
+
+            return demo(options)
+        from nri_resctrl_plugin.cli.run import run  # noqa: PLC0415 - rule 3
+
+        return run(options, environment)
+    except Stop as stop:
+        print(f"nri-resctrl-plugin: {stop}", file=sys.stderr)
+        return stop.status
+    except KeyboardInterrupt:
+        return Exit.OK
+
+
+def _two_dashes(argument: str) -> str:
+    """Write a long flag as argparse knows it."""
+    flag = f"-{argument}" if _ONE_DASH.fullmatch(argument) else argument
+    go = _GO_BOOLEAN.fullmatch(flag)
+    if go is None:
+        return flag
+    return f"--{go['name']}" if go["value"] == "true" else f"--no-{go['name']}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nri-resctrl-plugin",
+        description="Keeps one resctrl monitoring group per Kubernetes pod and tells how complete it is.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands.add_parser("run", help="serve a container runtime over NRI", allow_abbrev=False))
+    demo = commands.add_parser(
+        "demo", help="show the main job: no root, no RDT, no runtime, some seconds", allow_abbrev=False
+    )
+    demo.add_argument("--fast", action="store_true", help="do not pause between the steps")
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    flag = argparse.BooleanOptionalAction
+    group = parser.add_argument_group("the runtime").add_argument
+    group("--idx", metavar="NN", help="two digits: the order in which the runtime calls plugins (10)")
+    group("--name", help="the plugin's name (resctrl)")
+    group("--socket-path", metavar="PATH", help="the runtime's NRI socket (/var/run/nri/nri.sock)")
+    group("--exit-on-disconnect", action="store_true", help="exit 75 instead of connecting again")
+    group = parser.add_argument_group("the groups").add_argument
+    group("--config", metavar="FILE", help="YAML; a flag wins over it")
+    group("--group-prefix", metavar="TEXT", help="each group is named TEXT<pod uid> (pod_)")
+    group("--resctrl-root", metavar="PATH", help="where resctrl is mounted (/sys/fs/resctrl)")
+    group("--cleanup-on-start", action=flag, help="first remove groups with our prefix (yes)")
+    group("--cleanup-on-exit", action="store_true", help="at the end remove groups with our prefix")
+    group("--auto-mount", action=flag, help="mount resctrl if it is not (no)")
+    group("--retry-interval", type=_seconds, default=10.0, metavar="SECONDS",
+          help="how often to try again what was refused or is incomplete; 0: never (10)")  # fmt: skip
+    group("--resctrl", choices=("real", "fake"), default="real", help="the kernel's, or one in memory (real)")
+    group("--fake-rmids", type=int, default=256, metavar="N", help="RMIDs of the fake one (256)")
+    group = parser.add_argument_group("output").add_argument
+    group("--events", default="-", metavar="PATH", help="events as JSON Lines, - for standard output (-)")
+    group("--control", metavar="PATH", help="open a control socket there: retries and the snapshot")
+    group(
+        "--log-format", choices=("text", "json"), default="text", help="of the log on standard error (text)"
+    )
+    group("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(info)")
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, 0 or more")
+    return value
+
+
+class _Version(argparse.Action):
+    """Look the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version  # noqa: PLC0415 - costs 20 ms that a launched plugin has not
+
+        print(f"nri-resctrl-plugin {version('resctrl')}")
+        parser.exit()

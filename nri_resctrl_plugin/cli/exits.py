@@ -1,0 +1,35 @@
+"""What the program's exit status says, in the words of sysexits(3)."""
+
+from __future__ import annotations
+
+import os
+from enum import IntEnum
+
+__all__ = ["Exit", "Stop"]
+
+
+class Exit(IntEnum):
+    """Exit statuses of every command."""
+
+    OK = os.EX_OK
+    USAGE = 2  # what argparse uses
+    UNSUPPORTED = os.EX_UNAVAILABLE
+    """This kernel or processor has no resctrl."""
+    IO = os.EX_IOERR
+    """Nobody reads the events any more."""
+    LOST = os.EX_TEMPFAIL
+    """The runtime is not there, or went away, and `--exit-on-disconnect` says not to wait."""
+    PERMISSION = os.EX_NOPERM
+    CONFIG = os.EX_CONFIG
+
+
+class Stop(Exception):  # noqa: N818 - not always an error: it carries how the program ends
+    """Ends a command.
+
+    Attributes:
+        status: With what.
+    """
+
+    def __init__(self, status: Exit, message: str) -> None:
+        self.status = status
+        super().__init__(message)

@@ -1,0 +1,270 @@
+"""`nri-resctrl-plugin run`: the plugin as a program, a caller with a cadence.
+
+Owns: what a deployed plugin needs around it: signals, the cadence of retries, where events go, the control
+socket, how it ends. Must not know: what the plugin decides.
+
+Rules:
+    1. SIGTERM and SIGINT end it with status 0 and leave groups in place, unless `--cleanup-on-exit`.
+    2. A runtime that is not there is waited for; a configuration that cannot work ends it at once.
+    3. What the machine lacks is told before the first pod comes, with the mend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import structlog
+from attrs import evolve
+
+from nri_resctrl_plugin.cli.exits import Exit, Stop
+from nri_resctrl_plugin.cli.logs import set_up_logs
+from nri_resctrl_plugin.cli.sink import LineSink
+from nri_resctrl_plugin.config import ResctrlPluginConfig
+from nri_resctrl_plugin.control import ControlError, ControlServer
+from nri_resctrl_plugin.errors import ConfigError
+from nri_resctrl_plugin.jsonl import event_lines
+from nri_resctrl_plugin.nri.errors import ConnectionLostError, InvalidIdentityError, UnreachableError
+from nri_resctrl_plugin.nri.stub import DEFAULT_SOCKET, NriStub
+from nri_resctrl_plugin.plugin import ResctrlPlugin
+from resctrl import FsProvider, RealFs, Resctrl, ResctrlConfig, ResctrlError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator, Mapping
+
+    from structlog.typing import FilteringBoundLogger
+
+__all__ = ["run"]
+
+_SETTINGS: Final = ("group_prefix", "resctrl_root", "cleanup_on_start", "auto_mount")
+"""Flags that are settings of the plugin and win over the file."""
+
+
+def run(options: Namespace, environment: Mapping[str, str]) -> int:
+    """Serve until a signal comes.
+
+    Args:
+        options: The flags.
+        environment: Where a runtime that launches us puts our identity and connection.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        Stop: It cannot begin, or cannot go on.
+    """
+    set_up_logs(options.log_format, options.log_level)
+    config = _settings(options)
+    if options.cleanup_on_exit and not config.group_prefix:
+        raise Stop(
+            Exit.CONFIG, "--cleanup-on-exit with an empty group prefix would remove everybody's groups"
+        )
+    provider = _provider(options, config)
+    resctrl = Resctrl.with_provider(
+        provider, ResctrlConfig(root=config.resctrl_root, group_prefix=config.group_prefix)
+    )
+    _preflight(resctrl, auto_mount=config.auto_mount)
+    with _event_stream(options.events) as stream:
+        return asyncio.run(_serve(options, environment, config, resctrl, stream))
+
+
+def _settings(options: Namespace) -> ResctrlPluginConfig:
+    try:
+        config = (
+            ResctrlPluginConfig.from_file(Path(options.config)) if options.config else ResctrlPluginConfig()
+        )
+        given = {name: getattr(options, name) for name in _SETTINGS}
+        return evolve(config, **{name: value for name, value in given.items() if value is not None})
+    except ConfigError as error:
+        raise Stop(Exit.CONFIG, str(error)) from error
+
+
+def _provider(options: Namespace, config: ResctrlPluginConfig) -> FsProvider:
+    if options.resctrl == "real":
+        return RealFs()
+    from resctrl.testing import FakeFs  # noqa: PLC0415 - only the fake needs the test kit
+
+    try:
+        return FakeFs(
+            root=config.resctrl_root,
+            num_rmids=options.fake_rmids,
+            alive=lambda tid: Path("/proc", str(tid)).exists(),
+        )
+    except ValueError as error:
+        raise Stop(Exit.USAGE, f"--fake-rmids {options.fake_rmids}: {error}") from error
+
+
+def _preflight(resctrl: Resctrl[FsProvider], *, auto_mount: bool) -> None:
+    """End at once where no pod could ever get a group; warn where somebody can still mend it."""
+    log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin")
+    try:
+        support = resctrl.detect_support()
+    except ResctrlError as error:
+        raise Stop(Exit.UNSUPPORTED, str(error)) from error
+    if not support.kernel_support:
+        raise Stop(
+            Exit.UNSUPPORTED,
+            "this machine has no resctrl: /proc/filesystems does not list it (is it a processor with RDT, QoS "
+            "or MPAM, not virtualised, and the kernel built for it?); --resctrl=fake works anywhere",
+        )
+    root = resctrl.config.root
+    if not support.mounted:
+        if not auto_mount:
+            log.warning("resctrl_not_mounted", root=str(root), mend=f"mount -t resctrl resctrl {root}")
+        return
+    if not support.writable:
+        raise Stop(Exit.PERMISSION, f"{root}/tasks cannot be written: run as root in the host's namespaces")
+    if not support.monitoring:
+        raise Stop(
+            Exit.UNSUPPORTED, f"this machine has resctrl but cannot monitor: there is no {root}/info/L3_MON"
+        )
+
+
+@contextlib.contextmanager
+def _event_stream(target: str) -> Iterator[IO[str]]:
+    if target == "-":
+        try:
+            yield sys.stdout
+        finally:
+            _flush_standard_output()
+        return
+    try:
+        stream = Path(target).open("a", encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise Stop(Exit.IO, f"cannot write events to {target!r}: {error.strerror}") from error
+    try:
+        yield stream
+    finally:
+        with contextlib.suppress(OSError):  # a last flush that fails was told line by line
+            stream.close()
+
+
+def _flush_standard_output() -> None:
+    """Flush what the interpreter would flush at its end, where a reader that is gone changes the exit status."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _stub(options: Namespace, environment: Mapping[str, str], plugin: ResctrlPlugin[FsProvider]) -> NriStub:
+    """Make the connection's keeper: a launched plugin has its identity and connection from the runtime."""
+    inherited = environment.get("NRI_PLUGIN_SOCKET") or None
+    if inherited is not None and not inherited.isdecimal():
+        raise Stop(Exit.USAGE, f"NRI_PLUGIN_SOCKET is {inherited!r}, not the number of a file descriptor")
+    try:
+        return NriStub(
+            plugin,
+            name=options.name or environment.get("NRI_PLUGIN_NAME") or "resctrl",
+            idx=options.idx or environment.get("NRI_PLUGIN_IDX") or "10",
+            socket_path=Path(options.socket_path) if options.socket_path else DEFAULT_SOCKET,
+            fd=int(inherited) if inherited is not None else None,
+            reconnect=not options.exit_on_disconnect,
+        )
+    except InvalidIdentityError as error:
+        raise Stop(Exit.USAGE, str(error)) from error
+
+
+async def _serve(
+    options: Namespace,
+    environment: Mapping[str, str],
+    config: ResctrlPluginConfig,
+    resctrl: Resctrl[FsProvider],
+    stream: IO[str],
+) -> int:
+    log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin")
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    unread = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    def reader_gone() -> None:
+        loop.call_soon_threadsafe(unread.set)
+
+    sink = LineSink(stream, reader_gone)
+    async with contextlib.AsyncExitStack() as stack:
+        plugin = await stack.enter_async_context(ResctrlPlugin.with_resctrl(config, resctrl))
+        stub = _stub(options, environment, plugin)
+        stack.push_async_callback(stub.close)
+        await _open_control(options, plugin, stack)
+        line_of = event_lines()
+        plugin.subscribe(lambda event: sink.put(line_of(event)))
+        duties: set[asyncio.Task[Any]] = {
+            asyncio.create_task(stub.run(), name="nri"),
+            asyncio.create_task(stop.wait(), name="signal"),
+            asyncio.create_task(unread.wait(), name="unread"),
+        }
+        if options.retry_interval > 0:
+            duties.add(asyncio.create_task(_retry(plugin, options.retry_interval), name="retry"))
+        try:
+            done, _ = await asyncio.wait(duties, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for duty in duties:
+                duty.cancel()
+            await asyncio.gather(*duties, return_exceptions=True)
+    if not await asyncio.to_thread(sink.close):
+        log.warning("events_unread", reason="the reader is too slow; what is queued is lost")
+    if options.cleanup_on_exit:
+        await asyncio.to_thread(_clean_up, resctrl, log)
+    _raise_what_ended(done, unread=unread.is_set())
+    return Exit.OK
+
+
+async def _open_control(
+    options: Namespace, plugin: ResctrlPlugin[FsProvider], stack: contextlib.AsyncExitStack
+) -> None:
+    if options.control:
+        try:
+            await stack.enter_async_context(ControlServer(plugin, Path(options.control)))
+        except ControlError as error:
+            raise Stop(Exit.CONFIG, str(error)) from error
+
+
+async def _retry(plugin: ResctrlPlugin[FsProvider], interval: float) -> None:
+    """Try again what was refused or is incomplete, on a cadence; the plugin itself has none."""
+    log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin.retry")
+    while True:
+        await asyncio.sleep(interval)
+        report = await plugin.retry_all_once()
+        gained = report.orphans_deleted + report.groups_created + report.containers_reconciled
+        tell = log.info if gained else log.debug
+        tell(
+            "retried",
+            orphans_deleted=report.orphans_deleted,
+            groups_created=report.groups_created,
+            containers_reconciled=report.containers_reconciled,
+            capacity_exhausted=report.capacity_exhausted,
+            containers_partial=report.containers_partial,
+        )
+        for failure in report.failures:
+            log.debug("retry_failed", subject=failure.subject.value, id=failure.id, error=str(failure.error))
+
+
+def _clean_up(resctrl: Resctrl[FsProvider], log: FilteringBoundLogger) -> None:
+    try:
+        report = resctrl.cleanup_all()
+    except ResctrlError as error:
+        log.error("exit_cleanup_failed", error=str(error))  # noqa: TRY400 - the message says it all
+    else:
+        log.info("exit_cleanup", removed=report.removed, removal_failures=report.removal_failures)
+
+
+def _raise_what_ended(done: set[asyncio.Task[Any]], *, unread: bool) -> None:
+    """Turn the end of a duty into the program's end."""
+    if unread:
+        raise Stop(Exit.IO, "nobody reads the events any more")
+    for duty in done:
+        error = duty.exception()
+        if isinstance(error, UnreachableError | ConnectionLostError):
+            raise Stop(Exit.LOST, str(error)) from error
+        if error is not None:
+            raise error
