@@ -69,6 +69,7 @@ class RuntimeSide:
         nri_version: What Configure says the version of its NRI is.
         config: Configuration text for the plugin.
         request_timeout: Seconds that a plugin has for each answer.
+        told_timeout: What Configure says instead; None says the truth.
         registration_timeout: Seconds that a plugin has to register.
         part_bytes: Most bytes of one Synchronize message.
 
@@ -89,6 +90,7 @@ class RuntimeSide:
         nri_version: str = "v0.12.2",
         config: str = "",
         request_timeout: float = 2.0,
+        told_timeout: float | None = None,
         registration_timeout: float = 5.0,
         part_bytes: int = MAX_PART_BYTES,
     ) -> None:
@@ -102,7 +104,7 @@ class RuntimeSide:
             runtime_name=name,
             runtime_version=version,
             registration_timeout=round(registration_timeout * 1000),
-            request_timeout=round(request_timeout * 1000),
+            request_timeout=round((request_timeout if told_timeout is None else told_timeout) * 1000),
             NRI_version=nri_version,
         )
         self.pods: dict[str, PodSandbox] = {}

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["LatePolicy", "Servable", "Server", "ServerStream"]
+__all__ = ["LatePolicy", "Servable", "Server", "ServerStream", "answer_within"]
 
 
 class Servable(Protocol):
@@ -150,7 +150,7 @@ class Server:
         loop = asyncio.get_running_loop()
         self._received[request.stream_id] = loop.time()
         task = self._spawn(self._serve(request))
-        limit = _limit(request.timeout, self.budget)
+        limit = answer_within(request.timeout, self.budget)
         if limit is not None:
             timer = loop.call_later(limit, self._overdue, request, task)
             task.add_done_callback(lambda _: timer.cancel())
@@ -210,8 +210,15 @@ class Server:
             await self._write(reply)
 
 
-def _limit(timeout: float | None, budget: float | None) -> float | None:
-    """Return the seconds until a call is answered in any case: a tenth, and at least 50 ms, too early."""
+def answer_within(timeout: float | None, budget: float | None) -> float | None:
+    """Return the seconds until a call is answered in any case, or None where nobody set a limit.
+
+    That is a tenth before the earlier limit, and 50 ms at least; of a very short limit it is the half.
+
+    Args:
+        timeout: What the caller said.
+        budget: What the server allows.
+    """
     limits = [seconds for seconds in (timeout, budget) if seconds is not None]
     if not limits:
         return None
