@@ -136,7 +136,7 @@ async def test_a_late_answer_drops_the_plugin(path: Path) -> None:
         await asyncio.Event().wait()
 
     plugin.does = hang
-    runtime = RuntimeSide(path, style=Style.STATE_CHANGE, request_timeout=0.1)
+    runtime = RuntimeSide(path, style=Style.STATE_CHANGE, request_timeout=0.5)
     async with runtime, connected(path, plugin):
         await runtime.synchronized()
         await runtime.run_pod(POD)
