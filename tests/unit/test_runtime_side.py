@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -79,7 +79,8 @@ async def connected(
         yield trunk
     finally:
         await trunk.close()
-        await reading
+        with suppress(OSError):  # a runtime that hangs up with bytes unread resets the connection
+            await reading
 
 
 @pytest.fixture
