@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 TRACES = (
     "/etc/containerd",
+    "/etc/nri",
     "/opt/containerd",
+    "/opt/nri",
     "/run/containerd",
     "/run/nri",
     "/run/runc",

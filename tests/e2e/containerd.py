@@ -112,6 +112,12 @@ class Containerd:
         self._imported = False
 
     @property
+    def pid(self) -> int:
+        """Process id of the daemon; its namespaces are what it sees."""
+        assert self._process is not None, "containerd was not started"
+        return self._process.pid
+
+    @property
     def cgroup_root(self) -> Path:
         """Where this process finds the cgroups that the daemon sees."""
         if self.view is View.UNIFIED:  # the same hierarchy, wherever it is mounted here
@@ -154,6 +160,22 @@ class Containerd:
         async with CriClient(self.socket) as cri:
             # CRI learns of an image by an event, so a moment after the import has returned.
             await until("CRI knows the image", partial(cri.has_image, IMAGE))
+
+    def install_plugin(self, name: str, script: str, config: str) -> None:
+        """Put a plugin where the daemon starts plugins from; it does so at its own next start.
+
+        Args:
+            name: `NN-name`. The daemon refuses to start where it cannot start a plugin.
+            script: A line for sh, which runs without PATH and with its output closed.
+            config: What the daemon hands it when it registers.
+        """
+        directory = self.directory / "nri"
+        for part in ("plugins", "conf.d"):
+            (directory / part).mkdir(parents=True, exist_ok=True)
+        program = directory / "plugins" / name
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        (directory / "conf.d" / f"{name}.conf").write_text(config)
 
     async def kill(self) -> None:
         """End it with SIGKILL, as an out-of-memory kill would. Its shims and containers live on."""

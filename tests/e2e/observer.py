@@ -21,7 +21,6 @@ __all__ = [
     "NOT_YET_EXECED",
     "cgroup_mounts",
     "cgroups_of",
-    "children_of",
     "comm",
     "exists",
     "mounts_below",
@@ -29,6 +28,7 @@ __all__ = [
     "processes_in",
     "processes_naming",
     "processes_on_socket",
+    "processes_with_environment",
     "threads_in",
     "threads_of",
 ]
@@ -90,9 +90,9 @@ def processes_naming(text: str) -> set[int]:
     }
 
 
-def children_of(pid: int) -> set[int]:
-    """Return the direct children of a process."""
-    return {int(it) for tid in threads_of(pid) for it in _text(PROC / f"{pid}/task/{tid}/children").split()}
+def processes_with_environment(setting: str) -> set[int]:
+    """Return the live processes that were started with a setting `NAME=value` in their environment."""
+    return {pid for pid in _numbers_in(PROC) if setting in _text(PROC / str(pid) / "environ").split("\0")}
 
 
 def processes_on_socket(path: Path) -> bool:
