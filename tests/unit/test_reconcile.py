@@ -160,6 +160,16 @@ def test_an_id_that_is_used_again(machine: Machine) -> None:
     assert machine.fake.tasks_in(machine.group) == {a, b, dead}
 
 
+def test_dead_long_ago_and_listed_last(machine: Machine) -> None:
+    """Only the last pass tells who is dead: an id that is used again when no pass is left is missing."""
+    dead = machine.dead()
+    a, b = machine.threads(2)
+    machine.faulty.before("write_all", lambda _: machine.fake.spawn(tid=dead), nth=2)
+    source = listings([a, dead], [a, b], [a, b, dead])
+    result = machine.resctrl.reconcile_group(machine.group, source, max_passes=2)
+    assert result == ReconcileResult(assigned=2, missing=1, passes=2)
+
+
 def test_a_refused_thread_stops_nobody(machine: Machine) -> None:
     """The other threads and passes go on; the refusal is raised at the end, and written only once."""
     a, b = machine.threads(2)
