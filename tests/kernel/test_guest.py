@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.kernel import probe
 from tests.kernel.guest import MODEL_PARAMETERS, CounterFault, GuestConfig
 from tests.kernel.vm import NO_RESULT
 
@@ -383,6 +385,7 @@ class TestMachines:
         assert int(idle) < int(busy) / 10
 
 
+@pytest.mark.timeout(300)
 class TestProbe:
     """`python -m tests.kernel.probe`, which runs pytest inside the guest."""
 
@@ -400,7 +403,9 @@ class TestProbe:
         )
         job = tmp_path / "job"
         job.mkdir()
-        run = boot(f"python -m tests.kernel.probe -q {tests}", job=job)
+        assert probe.main(["--compile", str(tests)]) == 0
+        shutil.rmtree(tests / "__pycache__")
+        run = boot(f"python -m tests.kernel.probe -q {tests}", job=job, limit=240)
         assert run.status == 1, run.text + run.errors.decode()
         assert "1 failed, 1 passed" in run.text
         suite = ET.parse(job / "junit.xml").getroot().find("testsuite")  # noqa: S314 - our own report
@@ -415,5 +420,5 @@ class TestProbe:
             "import os\ndef test_absent():\n    assert not os.path.exists('/sys/fs/resctrl')\n",
             encoding="utf-8",
         )
-        run = boot(f"python -m tests.kernel.probe -q {tmp_path}", GuestConfig.without_rdt())
+        run = boot(f"python -m tests.kernel.probe -q {tmp_path}", GuestConfig.without_rdt(), limit=240)
         assert run.status == 0, run.text + run.errors.decode()
