@@ -45,7 +45,7 @@ class MachineFs(FakeFs):
 
     def __init__(self, num_rmids: int = 256) -> None:
         super().__init__(num_rmids=num_rmids, alive=observer.exists)
-        self.on_write: Callable[[Path, bytes], None] | None = None
+        self.on_write: Callable[[Path, bytes], object] | None = None
         self.groups_made = 0
 
     def create_dir(self, path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from typing import TYPE_CHECKING
 
 from attrs import define, field
 
 from nri_resctrl_plugin.model import ContainerState
+from nri_resctrl_plugin.plugin import LONGEST_START_WAIT
 from tests.e2e import observer
 from tests.e2e.pods import PodMaker
 from tests.e2e.stage import Stage
@@ -86,3 +89,26 @@ async def test_no_workload_runs_before_its_threads_are_in_the_group(containerd: 
         assert stage.groups() == set()
         assert maker.cri.failures == []
         assert maker.cri.calls >= PODS * (1 + 2 * CONTAINERS + 2)
+
+
+async def test_a_resctrl_that_hangs_fails_no_pod(containerd: Containerd) -> None:
+    """While writes hang, a START is answered before the runtime drops the plugin; work goes on behind."""
+    stage = Stage(containerd)
+    gate = threading.Event()
+    stage.fs.on_write = lambda _tasks, _chunk: gate.wait(20)
+    async with PodMaker(containerd) as maker, stage.plugin() as plugin:
+        try:
+            pod = await maker.pod()
+            begin = time.monotonic()
+            container = await maker.container(pod)
+            took = time.monotonic() - begin
+            assert plugin.container_state(container) is ContainerState.PARTIAL
+            assert took >= LONGEST_START_WAIT
+        finally:
+            gate.set()
+        await stage.counts(plugin, pod, 1, 1)
+        stage.assert_truth(plugin, {pod: [container]})
+        other = await maker.pod()
+        await stage.counts(plugin, other, 0, 0)
+        assert plugin.calls["synchronize"] == 1, "the runtime dropped the plugin"
+        assert maker.cri.failures == []
