@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from enum import IntEnum
 
-__all__ = ["Exit", "Stop"]
+__all__ = ["Exit", "Stop", "flush_standard_output"]
 
 
 class Exit(IntEnum):
@@ -33,3 +34,16 @@ class Stop(Exception):  # noqa: N818 - not always an error: it carries how the p
     def __init__(self, status: Exit, message: str) -> None:
         self.status = status
         super().__init__(message)
+
+
+def flush_standard_output() -> None:
+    """Flush what was printed; where nobody reads it any more, print to nowhere from now on.
+
+    At the interpreter's end a reader that is gone would change the exit status.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import structlog
 from attrs import evolve
 
-from nri_resctrl_plugin.cli.exits import Exit, Stop
+from nri_resctrl_plugin.cli.exits import Exit, Stop, flush_standard_output
 from nri_resctrl_plugin.cli.logs import set_up_logs
 from nri_resctrl_plugin.cli.sink import LineSink
 from nri_resctrl_plugin.config import ResctrlPluginConfig
@@ -110,8 +109,8 @@ def _preflight(resctrl: Resctrl[FsProvider], *, auto_mount: bool) -> None:
     if not support.kernel_support:
         raise Stop(
             Exit.UNSUPPORTED,
-            "this machine has no resctrl: /proc/filesystems does not list it (is it a processor with RDT, QoS "
-            "or MPAM, not virtualised, and the kernel built for it?); --resctrl=fake works anywhere",
+            "this machine has no resctrl: /proc/filesystems does not list it (is it a processor with RDT, "
+            "QoS or MPAM, not virtualised, its kernel built for it?); --resctrl=fake works anywhere",
         )
     root = resctrl.config.root
     if not support.mounted:
@@ -132,7 +131,7 @@ def _event_stream(target: str) -> Iterator[IO[str]]:
         try:
             yield sys.stdout
         finally:
-            _flush_standard_output()
+            flush_standard_output()
         return
     try:
         stream = Path(target).open("a", encoding="utf-8")  # noqa: SIM115 - closed below
@@ -143,16 +142,6 @@ def _event_stream(target: str) -> Iterator[IO[str]]:
     finally:
         with contextlib.suppress(OSError):  # a last flush that fails was told line by line
             stream.close()
-
-
-def _flush_standard_output() -> None:
-    """Flush what the interpreter would flush at its end, where a reader that is gone changes the exit status."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
 
 
 def _stub(options: Namespace, environment: Mapping[str, str], plugin: ResctrlPlugin[FsProvider]) -> NriStub:
