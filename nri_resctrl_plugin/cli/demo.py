@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from nri_resctrl_plugin.cli.exits import Exit, flush_standard_output
@@ -30,5 +31,6 @@ def demo(options: Namespace) -> int:
 
 
 def _say(line: str) -> None:
-    print(line)
+    with contextlib.suppress(BrokenPipeError):  # `demo | head` is no failure
+        print(line)
     flush_standard_output()
