@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from nri_resctrl_plugin import ResctrlPluginConfig
 from nri_resctrl_plugin.model import ContainerState
+from resctrl import Tid
 from resctrl.testing import FakePidSource
-from tests.scenarios.scene import Scene
+from tests.scenarios.scene import Held, Scene
 
 if TYPE_CHECKING:
     from tests.worlds import World
@@ -222,3 +224,36 @@ async def test_one_write_for_each_thread_and_one_look_at_the_group(world: World)
         assert len(scene.fs.written(tasks)) == 20
         assert scene.fs.count("write_all", tasks) == 1
         assert scene.fs.count("read_text", tasks) == 1
+
+
+async def test_an_id_of_nobody_we_can_see_moves_nobody(world: World) -> None:
+    """A listing with a 0 (a task of another pid namespace) must not move the plugin's own thread."""
+    source = FakePidSource()
+    async with Scene(world, source=source) as scene:
+        pod, handle = scene.pod("one"), world.new_container(2)
+        source.set(handle.cgroups_path, [Tid(0), *world.threads_of(handle)])
+        await scene.run(pod)
+        await scene.start(pod, handle)
+        assert scene.told == [pod.there(0, 0), pod.there(1, 0)]
+        assert scene.resctrl.list_group_tasks(pod.path) == []
+        (record,) = scene.records("reconcile_failed")
+        assert "hostPID" in record["error"]
+
+
+async def test_a_start_is_answered_although_the_kernel_hangs(world: World) -> None:
+    """The runtime's time limit is kept; the assignment ends behind the answer and is told then."""
+    async with Scene(world) as scene:
+        pod, handle, held = scene.pod("one"), world.new_container(2), Held()
+        await scene.run(pod)
+        scene.faults.before("write_all", held)
+        begin = time.monotonic()
+        try:
+            await scene.plugin.start_container(pod.sandbox, scene.container(pod, handle))
+            assert time.monotonic() - begin < 2.0
+            assert held.reached
+            assert scene.told == [pod.there(0, 0)]
+        finally:
+            held.let_go()
+        await scene.settled()
+        assert scene.told == [pod.there(0, 0), pod.there(1, 1)]
+        assert scene.tasks(pod) == world.threads_of(handle)
