@@ -156,28 +156,26 @@ def split_parts(
         containers: Encoded containers.
         max_bytes: Most bytes in one message. An item that is longer has a message of its own.
     """
-    half = max_bytes // 2
-    pod_runs = _runs(pods, half if containers else max_bytes)
-    container_runs = _runs(containers, half if pods else max_bytes)
-    count = max(len(pod_runs), len(container_runs), 1)
-    return [
-        api.SynchronizeRequest(
-            pods=pod_runs[index] if index < len(pod_runs) else [],
-            containers=container_runs[index] if index < len(container_runs) else [],
-            more=index + 1 < count,
-        )
-        for index in range(count)
-    ]
+    count = 1
+    while True:
+        parts = [
+            api.SynchronizeRequest(
+                pods=_share(pods, index, count),
+                containers=_share(containers, index, count),
+                more=index + 1 < count,
+            )
+            for index in range(count)
+        ]
+        if count >= max(len(pods), len(containers)) or all(_size(part) <= max_bytes for part in parts):
+            return parts
+        count += 1
 
 
-def _runs(items: Sequence[bytes], max_bytes: int) -> list[list[bytes]]:
-    runs: list[list[bytes]] = []
-    room = 0
-    for item in items:
-        size = len(item) + 5  # tag and length
-        if size > room:
-            runs.append([])
-            room = max_bytes
-        runs[-1].append(item)
-        room -= size
-    return runs
+def _share(items: Sequence[bytes], index: int, count: int) -> list[bytes]:
+    """Return the items of one of so many parts of nearly equal length."""
+    return list(items[len(items) * index // count : len(items) * (index + 1) // count])
+
+
+def _size(part: api.SynchronizeRequest) -> int:
+    """Return an upper bound of a part's encoded bytes, without encoding it."""
+    return sum(len(item) + 6 for item in (*part.pods, *part.containers)) + 2

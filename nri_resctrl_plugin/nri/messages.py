@@ -18,10 +18,12 @@ from typing import Final
 
 from attrs import field, frozen
 
-from nri_resctrl_plugin.nri import api
+from nri_resctrl_plugin.nri import api, wire
 from nri_resctrl_plugin.nri.codec import decode
 
 __all__ = [
+    "CONTAINER_FIELDS",
+    "POD_FIELDS",
     "Container",
     "ContainerStatus",
     "PodSandbox",
@@ -33,6 +35,12 @@ __all__ = [
     "runtime_value",
     "sync_parts",
 ]
+
+POD_FIELDS: Final = frozenset({1, 2, 3, 4, 5, 8, 9})
+"""Numbers of the fields that the generated `PodSandbox` knows."""
+
+CONTAINER_FIELDS: Final = frozenset({1, 2, 3, 4, 5, 11, 12})
+"""Numbers of the fields that the generated `Container` knows."""
 
 _MAX_PID: Final = (1 << 31) - 1
 _NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -128,7 +136,7 @@ def decode_pod(data: bytes) -> PodSandbox | None:
     Raises:
         WireError: It cannot be decoded.
     """
-    return pod_value(decode(data, api.PodSandbox))
+    return pod_value(decode(wire.keep(data, POD_FIELDS), api.PodSandbox))
 
 
 def decode_container(data: bytes) -> Container | None:
@@ -137,7 +145,7 @@ def decode_container(data: bytes) -> Container | None:
     Raises:
         WireError: It cannot be decoded.
     """
-    return container_value(decode(data, api.Container))
+    return container_value(decode(wire.keep(data, CONTAINER_FIELDS), api.Container))
 
 
 def pod_value(pod: api.PodSandbox | None) -> PodSandbox | None:

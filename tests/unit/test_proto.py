@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from nri_resctrl_plugin.nri import messages
+
 ROOT = Path(__file__).resolve().parents[2]
 GENERATE = ROOT / "tools" / "generate_proto.py"
 
@@ -119,6 +121,13 @@ def test_every_call_is_upstreams(descriptor: Any) -> None:
             assert method.name in UPSTREAM["services"][service.name]
             assert not method.client_streaming
             assert not method.server_streaming
+
+
+def test_the_mapper_knows_the_generated_fields(descriptor: Any) -> None:
+    """What is passed over before decoding is exactly what the generated classes do not know."""
+    numbers = {message.name: {field.number for field in message.field} for message in descriptor.message_type}
+    assert numbers["PodSandbox"] == messages.POD_FIELDS
+    assert numbers["Container"] == messages.CONTAINER_FIELDS
 
 
 def test_both_delivery_styles_are_there(descriptor: Any) -> None:

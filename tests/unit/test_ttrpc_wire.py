@@ -69,6 +69,24 @@ def test_what_is_no_protobuf_is_refused(data: bytes, complaint: str) -> None:
         wire.fields(data)
 
 
+@given(
+    st.lists(st.tuples(st.integers(1, 20), st.integers(0, 300) | st.binary(max_size=5))),
+    st.sets(st.integers(1, 20)),
+)
+def test_keeping_some_fields(parts: list[tuple[int, int | bytes]], numbers: set[int]) -> None:
+    """What is kept is what the reader finds under those numbers, byte for byte and in order."""
+    encoded = [
+        (
+            number,
+            wire.bytes_field(number, value) if isinstance(value, bytes) else wire.int_field(number, value),
+        )
+        for number, value in parts
+    ]
+    whole = b"".join(data for _, data in encoded) + b"\x0d\1\2\3\4"
+    wanted = frozenset(numbers - {1})
+    assert wire.keep(whole, wanted) == b"".join(data for number, data in encoded if number in wanted)
+
+
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_raise_nothing_but_the_typed_error(data: bytes) -> None:
     """A message is walked or refused; both readers agree."""
