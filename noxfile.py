@@ -23,10 +23,11 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 OLDEST, NEWEST = 11, 20
 PURE_MODULES = (
     "resctrl/errors.py",
-    "nri_resctrl_plugin/pods.py",
-    "nri_resctrl_plugin/transitions.py",
+    "nri_resctrl_plugin/pods*.py",
     "nri_resctrl_plugin/nri/mux.py",
     "nri_resctrl_plugin/nri/ttrpc.py",
+    "nri_resctrl_plugin/nri/envelope.py",
+    "nri_resctrl_plugin/nri/wire.py",
 )
 
 
