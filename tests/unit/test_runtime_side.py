@@ -277,5 +277,5 @@ def test_parts_hold_everything_once_and_fit(pods: list[bytes], containers: list[
 def test_a_part_fits_into_a_message() -> None:
     """Parts of the default size are messages that ttrpc takes, envelope included."""
     parts = split_parts([bytes(4000)] * 500, [bytes(10_000)] * 2500)
-    assert len(parts) > 7
+    assert len(parts) >= 7
     assert max(len(bytes(part)) for part in parts) <= MAX_PART_BYTES < 4 << 20
