@@ -256,6 +256,27 @@ class TestSynchronize:
         assert [pod.id for pod in handler.args("synchronize")[0]] == ["new"]
 
     @in_loop
+    async def test_each_list_is_told_by_itself(self, path: Path) -> None:
+        """No runtime sends a second list on a connection; if one did, it would not hold the first again."""
+        handler = RecordingHandler()
+
+        async def script(scripted: Scripted) -> None:
+            await scripted.handshake()
+            for _ in range(2):
+                await scripted.plugin.synchronize(
+                    api.SynchronizeRequest(
+                        pods=[bytes(pod_message(POD))], containers=[bytes(container_message(CONTAINER))]
+                    )
+                )
+            await until(lambda: handler.finished.count("synchronize") == 2, "both were handed on")
+
+        with capture_logs() as logs:
+            async with scripted_runtime(path, script) as done, running(path, handler):
+                await done
+        assert [args for name, args in handler.told if name == "synchronize"] == [([POD], [CONTAINER])] * 2
+        assert "synchronize_undecodable" not in [log["event"] for log in logs]
+
+    @in_loop
     async def test_a_list_that_was_answered_late_ends_the_connection(self, path: Path) -> None:
         """All parts together have one request timeout; after that the plugin hangs up and connects again.
 

@@ -7,24 +7,25 @@ import os
 import socket
 import struct
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from grpclib.metadata import Deadline
+from structlog.testing import capture_logs
 
 from nri_resctrl_plugin.nri import api, mux
 from nri_resctrl_plugin.nri.channel import Channel
-from nri_resctrl_plugin.nri.server import LatePolicy, answer_within
+from nri_resctrl_plugin.nri.server import LatePolicy, Server, answer_within
 from nri_resctrl_plugin.nri.transport import Trunk, stub
 from nri_resctrl_plugin.nri.wire import WireError
 from tests.nri_support import golden, in_loop, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 
-    from nri_resctrl_plugin.nri.server import Servable, Server
+    from nri_resctrl_plugin.nri.server import Servable
 
 PREFIX = "/nri.pkg.api.v1alpha1.Plugin/"
 
@@ -316,6 +317,49 @@ async def test_an_answer_to_a_caller_who_has_just_gone_is_dropped() -> None:
     channel.receive(struct.pack(">IIBB", 0, 1, 2, 0))
     with pytest.raises(asyncio.CancelledError):
         await call
+
+
+@in_loop
+async def test_an_answer_that_comes_too_late_is_dropped() -> None:
+    """An answer after the caller's timeout disturbs nobody; the next call gets its own."""
+    sent: list[bytes] = []
+
+    async def send(message: bytes) -> None:
+        sent.append(message)
+
+    channel = Channel(send)
+    with pytest.raises(GRPCError, match="in time"):
+        await channel.call("/s/m", b"", 0.01)
+    channel.receive(struct.pack(">IIBB", 0, 1, 2, 0))
+    call = asyncio.create_task(channel.call("/s/m", b"", None))
+    await until(lambda: len(sent) == 2, "the next call was sent")
+    channel.receive(struct.pack(">IIBB", 0, 1, 2, 0) + struct.pack(">IIBB", 3, 3, 2, 0) + b"\x12\x01x")
+    assert await call == b"x"
+
+
+@pytest.mark.parametrize("answers", [{}, {PREFIX + "Configure": b""}])
+@in_loop
+async def test_an_answer_that_is_on_its_way_is_not_overtaken(answers: dict[str, bytes]) -> None:
+    """A deadline that passes while the answer is being written changes nothing about it."""
+    gate, sent, tasks = asyncio.Event(), list[bytes](), set[asyncio.Task[None]]()
+
+    async def send(message: bytes) -> None:
+        await gate.wait()
+        sent.append(message)
+
+    def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        tasks.add(task)
+        return task
+
+    server = Server(send, spawn, [Plugin()], late=LatePolicy(answers=answers, budget=0.02))
+    with capture_logs() as logs:
+        server.receive(golden()["configure"][8:])
+        await asyncio.sleep(0.05)  # past the deadline, with the answer still unsent
+        gate.set()
+        await asyncio.gather(*tasks)
+    assert sent == [struct.pack(">IIBB", 4, 1, 2, 0) + b"\x12\x02\x10\x05"]
+    assert logs == []
 
 
 @in_loop
