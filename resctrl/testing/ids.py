@@ -26,7 +26,7 @@ class RmidPool:
     """
 
     def __init__(self, num_rmids: int, limbo: float, clock: Callable[[], float]) -> None:
-        self.num_rmids: Final = num_rmids
+        self.num_rmids: Final[int] = num_rmids
         self._limbo = limbo
         self._clock = clock
         self._free = deque(range(1, num_rmids))
@@ -74,7 +74,7 @@ class ClosidPool:
     """
 
     def __init__(self, num_closids: int) -> None:
-        self.num_closids: Final = num_closids
+        self.num_closids: Final[int] = num_closids
         self._free = set(range(1, num_closids))
 
     def take(self) -> int:
@@ -97,7 +97,7 @@ class StatusBuffer:
     a formatted one is cut; either way nothing more is taken until the next clearing.
     """
 
-    SIZE: Final = 512
+    SIZE: Final[int] = 512
 
     def __init__(self) -> None:
         self._text = b""

@@ -48,11 +48,11 @@ class Kernel:
         alive: Callable[[int], bool] | None,
         own_tid: Callable[[], Tid],
     ) -> None:
-        self.hardware = hardware
-        self.tasks = TaskTable(alive)
-        self.rmids = RmidPool(hardware.num_rmids, limbo, clock)
-        self.status = StatusBuffer()
-        self.threshold = Threshold(hardware.num_rmids, self.rmids.flush)
+        self.hardware: Hardware = hardware
+        self.tasks: TaskTable = TaskTable(alive)
+        self.rmids: RmidPool = RmidPool(hardware.num_rmids, limbo, clock)
+        self.status: StatusBuffer = StatusBuffer()
+        self.threshold: Threshold = Threshold(hardware.num_rmids, self.rmids.flush)
         self.root: Node | None = None
         self._own_tid = own_tid
         self._closids = ClosidPool(hardware.num_closids)
