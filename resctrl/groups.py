@@ -1,6 +1,6 @@
 """Monitoring groups: one per pod uid, made, filled, listed, deleted and swept.
 
-Owns: the names of groups, and what to do about each answer of the kernel. Must not know: containers, NRI,
+Owns: what to do about each answer of the kernel. Must not know: containers, NRI,
 who lists the threads.
 
 Rules:
@@ -17,8 +17,6 @@ Rules:
 from __future__ import annotations
 
 import errno
-import hashlib
-import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -35,6 +33,7 @@ from resctrl.errors import (
 from resctrl.fs import FsProvider, RealFs, WriteError
 from resctrl.model import AssignmentResult, CleanupReport, ReconcileResult, ResctrlConfig, SupportInfo, Tid
 from resctrl.mount import detect_support, ensure_mounted, is_mounted, not_mounted
+from resctrl.names import KERNEL_DIRS, MON_GROUPS, group_name, require_ours
 from resctrl.passes import Passes
 
 if TYPE_CHECKING:
@@ -47,10 +46,6 @@ __all__ = ["Resctrl"]
 
 P = TypeVar("P", bound=FsProvider)
 
-_VERBATIM: Final = re.compile(r"(?!h-)[A-Za-z0-9_-]{1,63}")
-_HASH_DIGITS: Final = 32
-_MON_GROUPS: Final = "mon_groups"
-_KERNEL_DIRS: Final = frozenset({"info", "mon_data", _MON_GROUPS})
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV})
 _TASK_REFUSED: Final = frozenset({errno.EINVAL, errno.EPERM})
 # What the VFS answers by itself: resctrl is not asked, so last_cmd_status would tell of something older.
@@ -124,12 +119,7 @@ class Resctrl(Generic[P]):
         A uid of up to 63 letters, digits, `_` and `-` is used as it is; anything else, and anything that
         begins with `h-`, is replaced by `h-` and the first 32 hex digits of its SHA-256.
         """
-        prefix = self._config.group_prefix
-        name = prefix + pod_uid
-        if not _VERBATIM.fullmatch(pod_uid) or name == _MON_GROUPS:  # the kernel allows no such group
-            digest = hashlib.sha256(pod_uid.encode("utf-8", "surrogatepass")).hexdigest()
-            name = f"{prefix}h-{digest[:_HASH_DIGITS]}"
-        return self._config.root / _MON_GROUPS / name
+        return self._config.root / MON_GROUPS / group_name(self._config.group_prefix, pod_uid)
 
     def create_group(self, pod_uid: str) -> Path:
         """Make the group of a pod, or find it made.
@@ -168,7 +158,7 @@ class Resctrl(Generic[P]):
             InvalidGroupError: `group` is anything else.
             ResctrlError: The kernel refuses.
         """
-        self._require_ours(Operation.DELETE_GROUP, group)
+        require_ours(self._config, Operation.DELETE_GROUP, group)
         with translate(Operation.DELETE_GROUP, group):
             try:
                 self._fs.remove_dir(group)
@@ -209,7 +199,7 @@ class Resctrl(Generic[P]):
             GroupNotFoundError: The group is gone (`partial` tells how far it came).
             ResctrlError: Anything else, with `partial`.
         """
-        self._require_ours(Operation.ASSIGN_TASKS, group)
+        require_ours(self._config, Operation.ASSIGN_TASKS, group)
         assigned, missing, refusal = self._assign(group, self._checked(group, tids))
         result = AssignmentResult(assigned=len(assigned), missing=len(missing))
         if refusal is not None:
@@ -236,7 +226,7 @@ class Resctrl(Generic[P]):
         """
         if max_passes < 1:
             raise ValueError(f"max_passes must be at least 1, not {max_passes}")
-        self._require_ours(Operation.ASSIGN_TASKS, group)
+        require_ours(self._config, Operation.ASSIGN_TASKS, group)
         passes = Passes()
         while True:
             live = self._checked(group, source())
@@ -297,23 +287,12 @@ class Resctrl(Generic[P]):
     def _sweep_candidates(self) -> list[Path]:
         root = self._config.root
         with translate(Operation.SWEEP, root):
-            groups = [root / name for name in self._fs.read_child_dirs(root) if name not in _KERNEL_DIRS]
-        mon_groups = root / _MON_GROUPS
+            groups = [root / name for name in self._fs.read_child_dirs(root) if name not in KERNEL_DIRS]
+        mon_groups = root / MON_GROUPS
         # A machine that cannot monitor has none.
         with translate(Operation.SWEEP, mon_groups), suppress(FileNotFoundError):
             groups += [mon_groups / name for name in self._fs.read_child_dirs(mon_groups)]
         return groups
-
-    def _require_ours(self, operation: Operation, group: Path) -> None:
-        """Refuse a path that is no `<root>[/<control group>]/mon_groups/<prefix>...`."""
-        root, prefix = self._config.root, self._config.group_prefix
-        holder = group.parent
-        below_root = root in (holder.parent, holder.parent.parent)
-        if not (below_root and holder.name == _MON_GROUPS and group.name.startswith(prefix)):
-            detail = f"not a group named {prefix!r}... in a mon_groups below {str(root)!r}"
-            raise InvalidGroupError(operation, group, detail=detail)
-        if ".." in group.parts:
-            raise InvalidGroupError(operation, group, detail="the path contains '..'")
 
     def _checked(self, group: Path, tids: Iterable[Tid]) -> list[Tid]:
         """Return the ids without repetition, in order, or refuse them all."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from resctrl.fs import WriteError
 from resctrl.testing.nodes import FileSystem, Lookup, Node, Refusal, fail, lookup
+from resctrl.testing.proc import filesystems, mountinfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -241,19 +242,11 @@ class Vfs:
         return tree
 
     def _filesystems(self) -> str:
-        names = ["sysfs", "tmpfs", "proc", "cgroup2", *(["resctrl"] if self._supported else [])]
-        return "".join(f"nodev\t{name}\n" for name in names) + "\text4\n"
+        return filesystems(supported=self._supported)
 
     def _mountinfo(self) -> str:
-        mounts = [("/", "ext4", "/dev/root"), ("/proc", "proc", "proc"), ("/sys", "sysfs", "sysfs")]
-        if self._mount_node is not None:
-            mounts.append((str(self._mount_node.path()), "resctrl", "resctrl"))
-        access = "ro" if self._read_only else "rw"
-        return "".join(
-            f"{20 + i} {20 if i else 1} 0:{20 + i} / {_escape(point)} {access},relatime shared:{i + 1} - "
-            f"{fs_type} {source} {access}\n"
-            for i, (point, fs_type, source) in enumerate(mounts)
-        )
+        point = self._mount_node.path() if self._mount_node is not None else None
+        return mountinfo(point, read_only=self._read_only)
 
     @contextmanager
     def _refusals(self, path: Path) -> Iterator[None]:
@@ -352,12 +345,6 @@ class Vfs:
         root.covers = node
         node.mounted = root
         self._mount_node = node
-
-
-def _escape(text: str) -> str:
-    for character in "\\ \t\n":
-        text = text.replace(character, f"\\{ord(character):03o}")
-    return text
 
 
 def _write_error(error: OSError, written: int) -> WriteError:

@@ -1,0 +1,58 @@
+"""The names of groups: from a pod's uid to a directory, and which directories are ours.
+
+Owns: the naming rule. Must not know: the file system.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Final
+
+from resctrl.errors import InvalidGroupError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resctrl.errors import Operation
+    from resctrl.model import ResctrlConfig
+
+__all__ = ["KERNEL_DIRS", "MON_GROUPS", "group_name", "require_ours"]
+
+MON_GROUPS: Final = "mon_groups"
+"""The directory that holds the monitoring groups of a control group."""
+
+KERNEL_DIRS: Final = frozenset({"info", "mon_data", MON_GROUPS})
+"""The directories at the root that are no groups."""
+
+_VERBATIM: Final = re.compile(r"(?!h-)[A-Za-z0-9_-]{1,63}")
+_HASH_DIGITS: Final = 32
+
+
+def group_name(prefix: str, pod_uid: str) -> str:
+    """Return the name of a pod's group.
+
+    A uid of up to 63 letters, digits, `_` and `-` is used as it is; anything else, and anything that begins
+    with `h-`, is replaced by `h-` and the first 32 hex digits of its SHA-256, so that two uids never share a
+    name.
+    """
+    name = prefix + pod_uid
+    if _VERBATIM.fullmatch(pod_uid) and name != MON_GROUPS:  # the kernel allows no group of that name
+        return name
+    digest = hashlib.sha256(pod_uid.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{prefix}h-{digest[:_HASH_DIGITS]}"
+
+
+def require_ours(config: ResctrlConfig, operation: Operation, group: Path) -> None:
+    """Refuse a path that is no `<root>[/<control group>]/mon_groups/<prefix>...`.
+
+    Raises:
+        InvalidGroupError: It is anything else.
+    """
+    holder = group.parent
+    below_root = config.root in (holder.parent, holder.parent.parent)
+    if not (below_root and holder.name == MON_GROUPS and group.name.startswith(config.group_prefix)):
+        detail = f"not a group named {config.group_prefix!r}... in a mon_groups below {str(config.root)!r}"
+        raise InvalidGroupError(operation, group, detail=detail)
+    if ".." in group.parts:
+        raise InvalidGroupError(operation, group, detail="the path contains '..'")
