@@ -96,24 +96,35 @@ class Driver(Generic[P]):
         self._held: list[Work] = []
         self._starting: dict[ContainerId, PodUid] = {}
         self._at_rest: list[asyncio.Future[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.closed = False
         self._log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin")
 
     # --- facts in ---
 
     def take(self, fact: Fact) -> None:
-        """Let a fact happen. After `close` it does nothing."""
+        """Let a fact happen. After `close` it does nothing.
+
+        Raises:
+            RuntimeError: This is not the event loop of the first fact; nothing has happened.
+        """
         if self.closed:
             return
+        self._bind()
         if isinstance(fact, Synchronized):
             self._begin_with_sweep()
         actions = self.table.apply(fact)
         self._carry_out(actions)
 
     def take_start(self, fact: ContainerStarted) -> None:
-        """Let a START happen: from now to the end of its attempt its pod's work goes first."""
+        """Let a START happen: from now to the end of its attempt its pod's work goes first.
+
+        Raises:
+            RuntimeError: As for `take`.
+        """
         if self.closed:
             return
+        self._bind()
         actions = self.table.apply(fact)
         container_id = fact.container.container_id
         pod_uid = self.table.container_pod(container_id)
@@ -121,6 +132,14 @@ class Driver(Generic[P]):
             self._starting[container_id] = pod_uid
             self._executor.promote(pod_uid)
         self._carry_out(actions)
+
+    def _bind(self) -> None:
+        """Belong to the loop of the first fact: the table must not change on two of them."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise RuntimeError("this plugin belongs to another event loop: use one plugin per loop")
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:

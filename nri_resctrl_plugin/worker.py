@@ -159,7 +159,7 @@ class Worker:
                 self._urgent.extend(chosen)
 
     async def close(self, timeout: float = 5.0) -> bool:  # noqa: ASYNC109 - the deadline is the point of this call
-        """Drop the waiting jobs and wait for the running one. Closing twice is no error.
+        """Drop the waiting jobs and wait for the running one. Closing twice, or on another loop, is no error.
 
         Args:
             timeout: Seconds to wait; a job that hangs in the kernel is left behind.
@@ -172,12 +172,15 @@ class Worker:
             self._urgent.clear()
             self._background.clear()
             self._lock.notify()
-        if self._ended is None:
+        if self._thread is None or self._ended is None:
             return True
-        done, _ = await asyncio.wait({self._ended}, timeout=timeout)
-        if done and self._thread is not None:
-            self._thread.join()
-        return bool(done)
+        if self._loop is asyncio.get_running_loop():
+            await asyncio.wait({self._ended}, timeout=timeout)
+            if self._ended.done():
+                self._thread.join()
+        else:
+            await asyncio.to_thread(self._thread.join, timeout)
+        return not self._thread.is_alive()
 
     def _bind(self) -> None:
         loop = asyncio.get_running_loop()

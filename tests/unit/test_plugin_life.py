@@ -192,11 +192,17 @@ def test_a_plugin_on_a_second_loop_is_not_confused() -> None:
     async def second() -> None:
         with capture_logs() as logs:
             await it.plugin.run_pod_sandbox(pod("b", "t"))
-        assert [log["event"] for log in logs] == ["event_failed"]
+            await it.plugin.start_container(pod("b", "t"), container("c", "t"))
+        assert [log["event"] for log in logs] == ["event_failed"] * 2
+        assert it.plugin.snapshot() == {PodUid("a"): add("a")}
+        assert it.plugin.container_state("c") is None
+        await it.plugin.close()
 
+    before = threading.active_count()
     run(first())
     run(second())
     assert it.groups() == ["pod_a"]
+    assert threading.active_count() == before
 
 
 def test_subscribers_follow_the_plugin() -> None:
