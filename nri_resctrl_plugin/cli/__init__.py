@@ -90,7 +90,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     group("--socket-path", metavar="PATH", help="the runtime's NRI socket (/var/run/nri/nri.sock)")
     group("--exit-on-disconnect", action="store_true", help="exit 75 instead of connecting again")
     group = parser.add_argument_group("the groups").add_argument
-    group("--config", metavar="FILE", help="YAML; a flag wins over it")
+    group(
+        "--config", metavar="FILE", help="YAML; variables NRI_RESCTRL_<SETTING> win over it, flags over both"
+    )
     group("--group-prefix", metavar="TEXT", help="each group is named TEXT<pod uid> (pod_)")
     group("--resctrl-root", metavar="PATH", help="where resctrl is mounted (/sys/fs/resctrl)")
     group("--cleanup-on-start", action=flag, help="first remove groups with our prefix (yes)")

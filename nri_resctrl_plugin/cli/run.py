@@ -16,17 +16,15 @@ import contextlib
 import signal
 import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any
 
 import structlog
-from attrs import evolve
 
 from nri_resctrl_plugin.cli.exits import Exit, Stop, flush_standard_output
 from nri_resctrl_plugin.cli.logs import set_up_logs
+from nri_resctrl_plugin.cli.settings import settings
 from nri_resctrl_plugin.cli.sink import LineSink
-from nri_resctrl_plugin.config import ResctrlPluginConfig
 from nri_resctrl_plugin.control import ControlError, ControlServer
-from nri_resctrl_plugin.errors import ConfigError
 from nri_resctrl_plugin.jsonl import event_lines
 from nri_resctrl_plugin.nri.errors import ConnectionLostError, InvalidIdentityError, UnreachableError
 from nri_resctrl_plugin.nri.stub import DEFAULT_SOCKET, NriStub
@@ -39,10 +37,9 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["run"]
+    from nri_resctrl_plugin.config import ResctrlPluginConfig
 
-_SETTINGS: Final = ("group_prefix", "resctrl_root", "cleanup_on_start", "auto_mount")
-"""Flags that are settings of the plugin and win over the file."""
+__all__ = ["run"]
 
 
 def run(options: Namespace, environment: Mapping[str, str]) -> int:
@@ -59,7 +56,7 @@ def run(options: Namespace, environment: Mapping[str, str]) -> int:
         Stop: It cannot begin, or cannot go on.
     """
     set_up_logs(options.log_format, options.log_level)
-    config = _settings(options)
+    config = settings(options, environment)
     if options.cleanup_on_exit and not config.group_prefix:
         raise Stop(
             Exit.CONFIG, "--cleanup-on-exit with an empty group prefix would remove everybody's groups"
@@ -71,17 +68,6 @@ def run(options: Namespace, environment: Mapping[str, str]) -> int:
     _preflight(resctrl, auto_mount=config.auto_mount)
     with _event_stream(options.events) as stream:
         return asyncio.run(_serve(options, environment, config, resctrl, stream))
-
-
-def _settings(options: Namespace) -> ResctrlPluginConfig:
-    try:
-        config = (
-            ResctrlPluginConfig.from_file(Path(options.config)) if options.config else ResctrlPluginConfig()
-        )
-        given = {name: getattr(options, name) for name in _SETTINGS}
-        return evolve(config, **{name: value for name, value in given.items() if value is not None})
-    except ConfigError as error:
-        raise Stop(Exit.CONFIG, str(error)) from error
 
 
 def _provider(options: Namespace, config: ResctrlPluginConfig) -> FsProvider:
