@@ -1,0 +1,591 @@
+"""The program `nri-resctrl-plugin`: flags, settings, what it writes, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from argparse import Namespace
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog
+
+from nri_resctrl_plugin import Exists, PodResctrlAddOrUpdate, PodResctrlRemoved, PodUid
+from nri_resctrl_plugin.cli import main
+from nri_resctrl_plugin.cli.exits import Exit, Stop
+from nri_resctrl_plugin.cli.settings import settings
+from nri_resctrl_plugin.cli.sink import LineSink
+from nri_resctrl_plugin.demo.runtime import RuntimeSide
+from nri_resctrl_plugin.jsonl import event_from_line
+from nri_resctrl_plugin.nri.messages import PodSandbox
+from tests.nri_support import until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+PROGRAM = [sys.executable, "-m", "nri_resctrl_plugin"]
+NO_RESCTRL = "resctrl" not in Path("/proc/filesystems").read_text()
+
+
+@pytest.fixture(autouse=True)
+def _own_logs() -> Iterator[None]:
+    """The program sets up the log of the whole process: put it back."""
+    yield
+    structlog.reset_defaults()
+
+
+def text_of(error: pytest.CaptureFixture[str]) -> str:
+    """Return what was written to standard error."""
+    return error.readouterr().err
+
+
+class TestArguments:
+    """What the command line takes."""
+
+    def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """`--version` and `-version` print one line and succeed."""
+        for flag in ("--version", "-version"):
+            with pytest.raises(SystemExit) as ended:
+                main([flag])
+            assert ended.value.code == 0
+            name, _, version = capsys.readouterr().out.strip().partition(" ")
+            assert name == "nri-resctrl-plugin"
+            assert version[0].isdigit()
+
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            ([], "required: COMMAND"),
+            (["walk"], "invalid choice: 'walk'"),
+            (["run", "--colour"], "unrecognized arguments: --colour"),
+            (["run", "--retry-interval", "-1"], "no number of seconds"),
+            (["run", "--retry-interval", "soon"], "no number of seconds"),
+            (["run", "--retry-interval", "inf"], "no number of seconds"),
+            (["run", "--resctrl", "imaginary"], "invalid choice: 'imaginary'"),
+            (["run", "--log-format", "xml"], "invalid choice: 'xml'"),
+            (["run", "--cleanup"], "unrecognized arguments: --cleanup"),
+        ],
+    )
+    def test_bad_usage(
+        self, arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Wrong flags end with status 2 and a sentence; flags are not abbreviated."""
+        with pytest.raises(SystemExit) as ended:
+            main(arguments, {})
+        assert ended.value.code == Exit.USAGE
+        assert complaint in text_of(capsys)
+
+    @pytest.mark.parametrize("idx", ["5", "100", "x1"])
+    @pytest.mark.parametrize("dashes", ["-", "--"])
+    def test_a_bad_index(
+        self, idx: str, dashes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """An index that every runtime refuses is refused here, with one dash or two."""
+        arguments = ["run", "--resctrl=fake", f"{dashes}idx={idx}", f"{dashes}events", str(tmp_path / "e")]
+        assert main(arguments, {}) == Exit.USAGE
+        assert "exactly two digits" in text_of(capsys)
+
+    def test_a_bad_name(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """A name that every runtime refuses is refused here."""
+        assert main(["run", "--resctrl=fake", "-name", "a b"], {}) == Exit.USAGE
+        assert "only letters, digits" in text_of(capsys)
+
+    def test_a_bad_descriptor(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """NRI_PLUGIN_SOCKET must be a number, and what it names a socket."""
+        assert main(["run", "--resctrl=fake"], {"NRI_PLUGIN_SOCKET": "three"}) == Exit.USAGE
+        assert "not the number of a file descriptor" in text_of(capsys)
+        assert main(["run", "--resctrl=fake"], {"NRI_PLUGIN_SOCKET": "987"}) == Exit.LOST
+        assert "descriptor 987" in text_of(capsys)
+
+    def test_launched_without_arguments(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """A runtime gives no arguments: with NRI_PLUGIN_SOCKET in the environment that means `run`."""
+        expected = Exit.UNSUPPORTED if NO_RESCTRL else Exit.LOST
+        assert main([], {"NRI_PLUGIN_SOCKET": "987"}) == expected
+        assert "COMMAND" not in text_of(capsys)
+
+    def test_a_bad_number_of_rmids(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """The fake needs at least its default group's RMID."""
+        assert main(["run", "--resctrl=fake", "--fake-rmids", "0"], {}) == Exit.USAGE
+        assert "--fake-rmids 0" in text_of(capsys)
+
+
+class TestRefusals:
+    """What cannot work ends at once, with a status that says what kind of thing it is."""
+
+    def test_an_unknown_key(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """The file, the line, the key, and the one that was meant."""
+        config = tmp_path / "config.yaml"
+        config.write_text("auto_mount: false\ngroup_prefx: pod_\n")
+        assert main(["run", "-config", str(config)], {}) == Exit.CONFIG
+        error = text_of(capsys)
+        assert f"{config}:2: unknown key 'group_prefx'; did you mean 'group_prefix'?" in error
+
+    def test_a_missing_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A configuration that was asked for and is not there."""
+        assert main(["run", "--config", str(tmp_path / "none.yaml")], {}) == Exit.CONFIG
+        assert "cannot be read" in text_of(capsys)
+
+    def test_an_empty_prefix(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """A sweep without a prefix would remove everybody's groups, at the start or at the end."""
+        assert main(["run", "--group-prefix", ""], {}) == Exit.CONFIG
+        assert "everybody's groups" in text_of(capsys)
+        arguments = ["run", "--group-prefix=", "--no-cleanup-on-start", "--cleanup-on-exit"]
+        assert main(arguments, {}) == Exit.CONFIG
+        assert "everybody's groups" in text_of(capsys)
+
+    @pytest.mark.skipif(not NO_RESCTRL, reason="this machine has resctrl")
+    def test_a_machine_without_resctrl(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """It says what is missing, and what works anywhere."""
+        assert main(["run"], {}) == Exit.UNSUPPORTED
+        error = text_of(capsys)
+        assert "/proc/filesystems" in error
+        assert "--resctrl=fake" in error
+
+    def test_nobody_listens_and_nobody_waits(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """With --exit-on-disconnect a runtime that is not there is status 75."""
+        path = tmp_path / "nri.sock"
+        arguments = ["run", "--resctrl=fake", "--exit-on-disconnect", "-socket-path", str(path)]
+        assert main(arguments, {}) == Exit.LOST
+        assert f"no socket at {path}" in text_of(capsys)
+
+    def test_events_that_cannot_be_written(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A path that cannot be opened is told before anything else happens."""
+        arguments = ["run", "--resctrl=fake", "--events", str(tmp_path / "none" / "events")]
+        assert main(arguments, {}) == Exit.IO
+        assert "cannot write events" in text_of(capsys)
+
+
+def flags(**given: object) -> Namespace:
+    """Return the flags that are settings, as argparse leaves them."""
+    names = ("config", "group_prefix", "resctrl_root", "cleanup_on_start", "auto_mount")
+    return Namespace(**{name: given.get(name) for name in names})
+
+
+class TestSettings:
+    """File, environment and flags: later wins."""
+
+    def test_the_defaults(self) -> None:
+        """Nothing given, nothing changed; a launched plugin begins like this."""
+        environment = {"NRI_PLUGIN_NAME": "x", "NRI_PLUGIN_IDX": "10", "NRI_PLUGIN_SOCKET": "3"}
+        config = settings(flags(), environment)
+        assert (config.group_prefix, config.cleanup_on_start, config.auto_mount) == ("pod_", True, False)
+
+    def test_each_wins_over_the_one_before(self, tmp_path: Path) -> None:
+        """The file over the defaults, a variable over the file, a flag over both."""
+        config = tmp_path / "c.yaml"
+        config.write_text("group_prefix: file_\nmax_reconcile_passes: 3\nauto_mount: true\n")
+        file = flags(config=str(config))
+        assert settings(file, {}).group_prefix == "file_"
+        environment = {
+            "NRI_RESCTRL_GROUP_PREFIX": "env_",
+            "NRI_RESCTRL_MAX_RECONCILE_PASSES": "7",
+            "NRI_RESCTRL_AUTO_MOUNT": "false",
+            "NRI_RESCTRL_CGROUP_ROOT": "/host/cgroup",
+        }
+        found = settings(file, environment)
+        assert (found.group_prefix, found.max_reconcile_passes, found.auto_mount) == ("env_", 7, False)
+        assert found.cgroup_root == Path("/host/cgroup")
+        flag = flags(config=str(config), group_prefix="flag_", auto_mount=True)
+        found = settings(flag, environment)
+        assert (found.group_prefix, found.max_reconcile_passes, found.auto_mount) == ("flag_", 7, True)
+
+    def test_a_flag_can_say_no(self) -> None:
+        """False is a value, not an absence."""
+        assert settings(flags(cleanup_on_start=False), {}).cleanup_on_start is False
+
+    def test_the_file_by_variable(self, tmp_path: Path) -> None:
+        """NRI_RESCTRL_CONFIG names the file, unless a flag does."""
+        first, second = tmp_path / "a", tmp_path / "b"
+        first.write_text("group_prefix: a_\n")
+        second.write_text("group_prefix: b_\n")
+        environment = {"NRI_RESCTRL_CONFIG": str(first)}
+        assert settings(flags(), environment).group_prefix == "a_"
+        assert settings(flags(config=str(second)), environment).group_prefix == "b_"
+
+    @pytest.mark.parametrize(
+        ("variable", "value", "complaint"),
+        [
+            ("AUTO_MOUNT", "yes", "true or false"),
+            ("MAX_RECONCILE_PASSES", "many", "whole number"),
+            ("MAX_RECONCILE_PASSES", "0", "between 1 and"),
+            ("GROUP_PREFIX", "a/b", "letters, digits"),
+            ("GROUP_PREFIX", "", "everybody's groups"),
+            ("RESCTRL_ROOT", "sys", "absolute path"),
+        ],
+    )
+    def test_a_bad_variable_is_named(self, variable: str, value: str, complaint: str) -> None:
+        """The message says which variable, and what is wrong with it."""
+        with pytest.raises(Stop, match=f"NRI_RESCTRL_{variable}: .*{complaint}") as stopped:
+            settings(flags(), {f"NRI_RESCTRL_{variable}": value})
+        assert stopped.value.status is Exit.CONFIG
+
+    def test_other_variables_are_left_alone(self) -> None:
+        """Kubernetes makes variables of the names of services."""
+        assert settings(flags(), {"NRI_RESCTRL_SERVICE_HOST": "10.0.0.1"}) == settings(flags(), {})
+
+
+def lines_of(path: Path) -> list[dict[str, object]]:
+    """Return the event lines of a file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def serve(arguments: list[str], script: Callable[[], Awaitable[None]], environment: dict[str, str]) -> int:
+    """Run the program in this thread while a script plays in another; SIGTERM ends it."""
+    failures: list[BaseException] = []
+
+    def play() -> None:
+        async def bounded() -> None:
+            async with asyncio.timeout(20):
+                await script()
+
+        try:
+            asyncio.run(bounded())
+        except BaseException as error:  # noqa: BLE001 - the test raises it
+            failures.append(error)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the program may end by itself before that
+    player = threading.Thread(target=play)
+    player.start()
+    try:
+        status = main(["run", *arguments], environment)
+    finally:
+        player.join()
+        signal.signal(signal.SIGTERM, before)
+    if failures:
+        raise failures[0]
+    return status
+
+
+POD = PodSandbox(id="sb0", uid="uid0", name="web", cgroup_parent="/kubepods/poduid0")
+
+
+class TestServing:
+    """The plugin as a program, in front of a runtime's side on a real socket."""
+
+    def test_events_are_lines(self, tmp_path: Path) -> None:
+        """A pod's life is told in JSON Lines with schema, seq and ts; SIGTERM is status 0."""
+        events, path = tmp_path / "events", tmp_path / "nri.sock"
+
+        async def script() -> None:
+            async with RuntimeSide(path) as runtime:
+                peer = await runtime.synchronized()
+                assert (peer.name, peer.idx) == ("cache-watch", "42")
+                await runtime.run_pod(POD)
+                await until(lambda: events.read_text().count("\n") == 1, "the group was told")
+                await runtime.stop_pod("sb0")
+                await runtime.remove_pod("sb0")
+                await until(lambda: events.read_text().count("\n") == 2, "the end was told")
+
+        arguments = ["-resctrl=fake", "-idx", "42", "-name", "cache-watch", "-socket-path", str(path)]
+        assert serve([*arguments, "-events", str(events)], script, {}) == Exit.OK
+        told = [event_from_line(line) for line in events.read_text().splitlines()]
+        group = Exists(Path("/sys/fs/resctrl/mon_groups/pod_uid0"))
+        assert told == [
+            PodResctrlAddOrUpdate(PodUid("uid0"), group, 0, 0),
+            PodResctrlRemoved(PodUid("uid0")),
+        ]
+        lines = lines_of(events)
+        assert [line["seq"] for line in lines] == [1, 2]
+        assert all(line["schema"] == 1 for line in lines)
+        assert all(str(line["ts"]).endswith("Z") for line in lines)
+
+    def test_retries_have_a_cadence(self, tmp_path: Path) -> None:
+        """A pod without an RMID gets its group by the program's own retries, once another pod has gone."""
+        events, path = tmp_path / "events", tmp_path / "nri.sock"
+
+        async def script() -> None:
+            async with RuntimeSide(path) as runtime:
+                await runtime.synchronized()
+                await runtime.run_pod(POD)
+                await runtime.run_pod(PodSandbox(id="sb1", uid="uid1"))
+                await until(lambda: '"Failed"' in events.read_text(), "the second pod has no group")
+                await runtime.stop_pod("sb0")
+                made = {"type": "Exists", "path": "/sys/fs/resctrl/mon_groups/pod_uid1"}
+                await until(
+                    lambda: any(line.get("group_state") == made for line in lines_of(events)),
+                    "a retry made the group",
+                    10,
+                )
+
+        arguments = ["--resctrl=fake", "--fake-rmids=2", "--retry-interval=0.05", "--socket-path", str(path)]
+        assert serve([*arguments, "--events", str(events)], script, {}) == Exit.OK
+        states = [(line["type"], line["pod_uid"]) for line in lines_of(events)]
+        assert states == [
+            ("AddOrUpdate", "uid0"),
+            ("AddOrUpdate", "uid1"),
+            ("Removed", "uid0"),
+            ("AddOrUpdate", "uid1"),
+        ]
+
+    def test_groups_are_cleaned_up_when_asked(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """--cleanup-on-exit removes our groups at the end and says how many; the log is JSON when asked."""
+        events, path = tmp_path / "events", tmp_path / "nri.sock"
+
+        async def script() -> None:
+            async with RuntimeSide(path) as runtime:
+                await runtime.synchronized()
+                await runtime.run_pod(POD)
+                await until(lambda: events.read_text(), "the group was told")
+
+        arguments = ["--resctrl=fake", "--cleanup-on-exit", "--log-format=json", "--socket-path", str(path)]
+        assert serve([*arguments, "--events", str(events)], script, {}) == Exit.OK
+        records = [json.loads(line) for line in text_of(capsys).splitlines()]
+        (record,) = [record for record in records if record["event"] == "exit_cleanup"]
+        assert (record["removed"], record["removal_failures"]) == (1, 0)
+
+    def test_standard_output_is_for_events_alone(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Without --events the lines go to standard output, and nothing else does."""
+        path = tmp_path / "nri.sock"
+        out = ""
+
+        def told() -> bool:
+            nonlocal out
+            out += capsys.readouterr().out
+            return out.endswith("}\n")
+
+        async def script() -> None:
+            async with RuntimeSide(path) as runtime:
+                await runtime.synchronized()
+                await runtime.run_pod(POD)
+                await until(told, "the group was told")
+
+        assert serve(["--resctrl=fake", "--socket-path", str(path)], script, {}) == Exit.OK
+        assert [json.loads(line)["pod_uid"] for line in out.splitlines()] == ["uid0"]
+
+    def test_a_runtime_that_is_not_there_is_waited_for(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The missing socket is told once, with what to do; when the runtime comes the plugin is there."""
+        path, control = tmp_path / "nri.sock", tmp_path / "control.sock"
+        runtime = RuntimeSide(path)
+
+        async def script() -> None:
+            await until(control.exists, "the program serves")
+            await asyncio.sleep(1.2)  # two attempts or three
+            async with runtime:
+                await runtime.synchronized(15)
+
+        arguments = ["--resctrl=fake", "--socket-path", str(path), "--control", str(control)]
+        assert serve(arguments, script, {}) == Exit.OK
+        error = text_of(capsys)
+        assert error.count("no socket at") == 1
+        assert "NRI enabled" in error
+        assert runtime.connections == 1
+
+    def test_the_end_of_the_connection_can_be_the_end(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """With --exit-on-disconnect a supervisor decides: status 75 when the runtime goes."""
+        path = tmp_path / "nri.sock"
+
+        async def script() -> None:
+            await asyncio.sleep(0)
+            async with RuntimeSide(path) as runtime:
+                started.set()
+                await runtime.synchronized()
+
+        started = threading.Event()
+        player = threading.Thread(target=lambda: asyncio.run(script()))
+        player.start()
+        assert started.wait(10)
+        assert (
+            main(["run", "--resctrl=fake", "--exit-on-disconnect", "--socket-path", str(path)], {})
+            == Exit.LOST
+        )
+        player.join()
+        assert "closed the connection" in text_of(capsys)
+
+
+class Program:
+    """The program in a process of its own.
+
+    Attributes:
+        process: It.
+        errors: Where its log goes.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], errors: Path) -> None:
+        self.process = process
+        self.errors = errors
+
+    def wait_for(self, text: str) -> None:
+        """Wait until the log says something."""
+        deadline = time.monotonic() + 15
+        while text not in self.errors.read_text():
+            assert time.monotonic() < deadline, self.errors.read_text()
+            assert self.process.poll() is None, self.errors.read_text()
+            time.sleep(0.02)
+
+
+@contextmanager
+def program(
+    tmp_path: Path, *arguments: str, environment: dict[str, str] | None = None, pass_fd: int | None = None
+) -> Iterator[Program]:
+    """Start the program, and make sure that it ends."""
+    errors = tmp_path / "stderr"
+    with (
+        errors.open("w") as stream,
+        subprocess.Popen(
+            [*PROGRAM, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+            env=(environment or {}) | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            pass_fds=[] if pass_fd is None else [pass_fd],
+        ) as process,
+    ):
+        try:
+            yield Program(process, errors)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+class TestProcess:
+    """The same as a process."""
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_signals_end_it_cleanly(self, tmp_path: Path, number: signal.Signals) -> None:
+        """SIGTERM and SIGINT: status 0, nothing on standard output, no traceback."""
+        with program(tmp_path, "run", "--resctrl=fake", "--socket-path", str(tmp_path / "no")) as running:
+            running.wait_for("no socket at")
+            running.process.send_signal(number)
+            out, _ = running.process.communicate(timeout=15)
+            assert running.process.returncode == 0
+            assert out == ""
+            assert "Traceback" not in running.errors.read_text()
+
+    def test_an_inherited_connection(self, tmp_path: Path) -> None:
+        """No PATH, no HOME, a descriptor: it registers as it was named, and ends with the connection."""
+        left, right = socket.socketpair()
+        environment = {
+            "NRI_PLUGIN_NAME": "resctrl",
+            "NRI_PLUGIN_IDX": "07",
+            "NRI_PLUGIN_SOCKET": str(left.fileno()),
+        }
+        with (
+            left,
+            right,
+            program(
+                tmp_path, "run", "--resctrl=fake", environment=environment, pass_fd=left.fileno()
+            ) as running,
+        ):
+            left.close()
+            right.settimeout(15)
+            registration = b""
+            while b"RegisterPlugin" not in registration or not registration.endswith(b"v0.12.2"):
+                registration += right.recv(4096)
+                if b"v0.12.2" in registration:
+                    break
+            assert b"\x0a\x07resctrl\x12\x0207" in registration
+            right.close()
+            running.process.wait(15)
+            assert running.process.returncode == 0
+
+    def test_nobody_reads_the_events(self, tmp_path: Path) -> None:
+        """A reader that goes away ends the program with status 74 at the next event: nobody would know."""
+        path = tmp_path / "nri.sock"
+
+        async def play(running: Program) -> None:
+            async with asyncio.timeout(20), RuntimeSide(path) as runtime:
+                await runtime.synchronized()
+                assert running.process.stdout is not None
+                running.process.stdout.close()
+                await runtime.run_pod(POD)
+                await until(lambda: running.process.poll() is not None, "it ended", 10)
+
+        with program(tmp_path, "run", "--resctrl=fake", "--socket-path", str(path)) as running:
+            asyncio.run(play(running))
+            assert running.process.returncode == Exit.IO
+            assert "nobody reads the events" in running.errors.read_text()
+
+
+class TestLineSink:
+    """Lines go out in order, and never hold up the plugin."""
+
+    def test_lines_in_order(self, tmp_path: Path) -> None:
+        """What is put is written and flushed by the time that close returns."""
+        path = tmp_path / "lines"
+        with path.open("w") as stream:
+            sink = LineSink(stream, lambda: None)
+            for number in range(500):
+                sink.put(f"{number}\n")
+            assert sink.close()
+            assert path.read_text().split() == [str(number) for number in range(500)]
+
+    def test_a_stream_that_fails_costs_its_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """A failure that is not the reader's end is logged, and the next line is tried."""
+
+        class Failing:
+            written: list[str]
+
+            def __init__(self) -> None:
+                self.written = []
+
+            def write(self, line: str) -> None:
+                if "bad" in line:
+                    raise OSError(28, "No space left on device")
+                self.written.append(line)
+
+            def flush(self) -> None:
+                """Nothing to flush."""
+
+        stream = Failing()
+        sink = LineSink(stream, lambda: None)  # type: ignore[arg-type]
+        for line in ("a\n", "bad\n", "b\n"):
+            sink.put(line)
+        assert sink.close()
+        assert stream.written == ["a\n", "b\n"]
+        assert "event_not_written" in capsys.readouterr().out
+
+    def test_a_slow_reader_loses_lines_not_time(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """With a full queue lines are dropped, said once; close gives up in time."""
+        monkeypatch.setattr("nri_resctrl_plugin.cli.sink.QUEUE_LIMIT", 3)
+        gate = threading.Event()
+
+        class Slow:
+            def write(self, line: str) -> None:
+                gate.wait(20)
+
+            def flush(self) -> None:
+                """Nothing to flush."""
+
+        sink = LineSink(Slow(), lambda: None)  # type: ignore[arg-type]
+        for number in range(20):
+            sink.put(f"{number}\n")
+        assert not sink.close(0.05)
+        gate.set()
+        assert sink.close()
+        assert capsys.readouterr().out.count("events_dropped") == 1
+
+
+def test_exit_statuses_are_those_of_sysexits() -> None:
+    """What the documentation promises to supervisors."""
+    assert [(status.name, int(status)) for status in Exit] == [
+        ("OK", 0),
+        ("USAGE", 2),
+        ("UNSUPPORTED", 69),
+        ("IO", 74),
+        ("LOST", 75),
+        ("PERMISSION", 77),
+        ("CONFIG", 78),
+    ]
