@@ -340,7 +340,7 @@ class TestServing:
             async with RuntimeSide(path) as runtime:
                 await runtime.synchronized()
                 await runtime.run_pod(POD)
-                await until(lambda: events.read_text(), "the group was told")
+                await until(events.read_text, "the group was told")
 
         arguments = ["--resctrl=fake", "--cleanup-on-exit", "--log-format=json", "--socket-path", str(path)]
         assert serve([*arguments, "--events", str(events)], script, {}) == Exit.OK
