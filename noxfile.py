@@ -109,6 +109,7 @@ def tests(session: nox.Session) -> None:
     if session.python != PYTHONS[0]:
         session.run("pytest", *session.posargs)
         return
+    session.install(*_group("proto"))  # the committed wire code is compared with a fresh one
     session.run("coverage", "erase")
     session.run("pytest", "--cov", "--cov-report=", *session.posargs)
     if not session.posargs:

@@ -1,7 +1,5 @@
 """What the tests of the wire share: recorded conversations, a handler that remembers, a loop for a test."""
 
-# ruff: noqa: D102 - the handler protocol says what its calls are
-
 from __future__ import annotations
 
 import asyncio
