@@ -67,7 +67,7 @@ def descriptor(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return the parsed trimmed .proto."""
     pytest.importorskip("grpc_tools", reason="the compiler (dependency group proto) is not installed")
     from google.protobuf import descriptor_pb2  # type: ignore[import-untyped]  # noqa: PLC0415 - optional
-    from grpc_tools import protoc
+    from grpc_tools import protoc  # noqa: PLC0415 - optional
 
     out = tmp_path_factory.mktemp("proto") / "set"
     folder = ROOT / "nri_resctrl_plugin" / "nri" / "api"
