@@ -62,11 +62,11 @@ class PluginPeer:
         self._stub = stub
         self._style = style
         self._timeout = timeout
-        self.name = ""
-        self.idx = ""
-        self.nri_version = ""
-        self.events = 0
-        self.calls = 0
+        self.name: str = ""
+        self.idx: str = ""
+        self.nri_version: str = ""
+        self.events: int = 0
+        self.calls: int = 0
 
     async def configure(self, request: api.ConfigureRequest) -> None:
         """Configure it and learn which events it wants.

@@ -109,7 +109,7 @@ class RuntimeSide:
         )
         self.pods: dict[str, PodSandbox] = {}
         self.containers: dict[str, Container] = {}
-        self.connections = 0
+        self.connections: int = 0
         self.dropped: list[str] = []
         self._listener: asyncio.Server | None = None
         self._trunks: dict[transport.Trunk, asyncio.Task[None]] = {}

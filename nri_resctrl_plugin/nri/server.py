@@ -70,7 +70,9 @@ class ServerStream(Generic[RequestT, ReplyT]):
     def __init__(self, request: Request, request_type: type[RequestT]) -> None:
         self._payload = request.payload
         self._request_type = request_type
-        self.deadline = None if request.timeout is None else Deadline.from_timeout(request.timeout)
+        self.deadline: Deadline | None = (
+            None if request.timeout is None else Deadline.from_timeout(request.timeout)
+        )
         self.reply: bytes | None = None
 
     async def recv_message(self) -> RequestT:
@@ -119,7 +121,7 @@ class Server:
             self._handlers.update(service.__mapping__())
         self._streams = ServeStreams(self._handlers)
         self._late = late.answers
-        self.budget = late.budget
+        self.budget: float | None = late.budget
         self._answered = answered
         self._received: dict[int, float] = {}
         self._log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin.nri.server")

@@ -114,7 +114,7 @@ class PluginService(api.PluginBase):
         self._pods: list[bytes] = []
         self._containers: list[bytes] = []
         self._style: str | None = None
-        self.list_is_whole = False
+        self.list_is_whole: bool = False
         self._log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin.nri.service")
 
     async def configure(self, message: api.ConfigureRequest) -> api.ConfigureResponse:

@@ -149,7 +149,7 @@ class Session:
         self._runtime = transport.stub(api.RuntimeStub, trunk.channel(mux.RUNTIME_CONN))
         self._sync_began: float | None = None
         self._synchronized_at: float | None = None
-        self.dropped_for_lateness = False
+        self.dropped_for_lateness: bool = False
         self._log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin.nri.session")
 
     @property
