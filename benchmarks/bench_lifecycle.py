@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `tests` is a package of the checkout only
 
@@ -34,6 +34,11 @@ from tests.e2e.containerd import Containerd, obstacle
 from tests.e2e.packages import PackageStore, Unobtainable, default_cache
 from tests.e2e.pods import PodMaker
 from tests.e2e.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nri_resctrl_plugin.nri.messages import Container, PodSandbox
 
 BAR_MS = 10.0
 WARM_UP = 5
@@ -141,8 +146,10 @@ class PluginProcess:
         self.cpu_ms = float(cpu) * 1000 / max(self.pods_seen, 1)
 
     async def connect(self) -> None:
-        """Connect, and wait until containerd sends it events."""
+        """Connect, and wait until containerd sends it events and it has nothing left to do."""
         await self._tell("connect", "connected")
+        if self._process.stdout is not None:
+            self._process.stdout.readline()
 
     async def disconnect(self) -> None:
         """Disconnect, and wait until containerd knows."""
@@ -161,19 +168,38 @@ class PluginProcess:
         await until(f"containerd says that the plugin is {sign}", lambda: signs() > before)
 
 
+class SynchronizedPlugin(ResctrlPlugin[FakeFs]):
+    """The plugin, telling when it has taken in everything that exists."""
+
+    synchronized: asyncio.Event
+
+    async def synchronize(self, pods: Sequence[PodSandbox], containers: Sequence[Container]) -> None:
+        """Take in everything that exists."""
+        await super().synchronize(pods, containers)
+        self.synchronized.set()
+
+
 async def serve(socket: Path) -> None:
     """Be the plugin's process: connect and disconnect as standard input says, until it ends."""
     loop = asyncio.get_running_loop()
     words = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(words), sys.stdin)
     resctrl = Resctrl.with_provider(FakeFs(num_rmids=256, alive=observer.exists))
-    async with ResctrlPlugin.with_resctrl(ResctrlPluginConfig(), resctrl) as plugin:
+    plugin = SynchronizedPlugin.with_resctrl(ResctrlPluginConfig(), resctrl)
+    if not isinstance(plugin, SynchronizedPlugin):
+        raise TypeError(plugin)
+    plugin.synchronized = asyncio.Event()
+    async with plugin:
         serving: asyncio.Task[None] | None = None
         record = plugin.record_events()
         begin = time.process_time()
         while word := await words.readline():
             if word == b"connect\n":
+                plugin.synchronized.clear()
                 serving = asyncio.create_task(plugin.run(socket_path=socket))
+                await plugin.synchronized.wait()
+                await plugin.settled()
+                print("ready", flush=True)
             elif serving is not None:
                 serving.cancel()
                 await asyncio.wait({serving})
