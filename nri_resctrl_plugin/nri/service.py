@@ -114,7 +114,7 @@ class PluginService(api.PluginBase):
         self._pods: list[bytes] = []
         self._containers: list[bytes] = []
         self._style: str | None = None
-        self.list_is_whole: bool = False
+        self._answer_left: asyncio.Future[bool] | None = None
         self._log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin.nri.service")
 
     async def configure(self, message: api.ConfigureRequest) -> api.ConfigureResponse:
@@ -137,17 +137,36 @@ class PluginService(api.PluginBase):
         pods, containers, more = messages.sync_parts(message)
         self._pods += pods
         self._containers += containers
-        self.list_is_whole = not more
+        if not more:
+            # It takes its place in the line now: an event that follows the answer must not overtake it.
+            pods, self._pods = self._pods, []
+            containers, self._containers = self._containers, []
+            self._answer_left = asyncio.get_running_loop().create_future()
+            work = functools.partial(self._synchronize, pods, containers, self._answer_left)
+            self._delivery.put("SYNCHRONIZE", work)
         return api.SynchronizeResponse(more=more)
 
-    def hand_on_list(self) -> None:
-        """Queue the whole list for the handler. Called when the answer to its last part has left."""
-        pods, self._pods = self._pods, []
-        containers, self._containers = self._containers, []
-        self.list_is_whole = False
-        self._delivery.put("SYNCHRONIZE", functools.partial(self._synchronize, pods, containers))
+    @property
+    def list_is_whole(self) -> bool:
+        """Whether a whole list waits for `release_list`."""
+        return self._answer_left is not None
 
-    async def _synchronize(self, raw_pods: list[bytes], raw_containers: list[bytes]) -> None:
+    def release_list(self, *, valid: bool) -> None:
+        """Let a whole list go to the handler, if there is one.
+
+        Args:
+            valid: The answer to its last part has left in time. Otherwise the list is dropped; another
+                connection brings another.
+        """
+        if self._answer_left is not None:
+            self._answer_left.set_result(valid)
+            self._answer_left = None
+
+    async def _synchronize(
+        self, raw_pods: list[bytes], raw_containers: list[bytes], answer_left: asyncio.Future[bool]
+    ) -> None:
+        if not await answer_left:
+            return
         pods, broken_pods = await _decode_all(raw_pods, messages.decode_pod)
         containers, broken_containers = await _decode_all(raw_containers, messages.decode_container)
         self._log.info("synchronized", pods=len(pods), containers=len(containers))

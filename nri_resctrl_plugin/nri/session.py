@@ -185,6 +185,7 @@ class Session:
             await self._trunk.close()
             with contextlib.suppress(Exception):
                 await reading
+            self._service.release_list(valid=False)
         if self._failure.done():
             raise ConfigureFailed(self._failure.result())
         if self.dropped_for_lateness:
@@ -243,10 +244,11 @@ class Session:
         if allowed is not None and total > allowed:
             self._log.warning("synchronize_answered_late", seconds=round(total, 3), allowed=allowed)
             self.dropped_for_lateness = True
+            self._service.release_list(valid=False)
             self._trunk.spawn(self._trunk.close())
             return
         self._synchronized_at = now
-        self._service.hand_on_list()
+        self._service.release_list(valid=True)
         self._on_synchronized()
 
     def _no_list_yet(self) -> None:

@@ -277,6 +277,69 @@ class TestSynchronize:
         assert "synchronize_undecodable" not in [log["event"] for log in logs]
 
     @in_loop
+    async def test_no_event_overtakes_the_list(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An event that comes while the answer to the list is still being written waits behind the list."""
+        handler, gate = RecordingHandler(), asyncio.Event()
+        real = transport.Trunk._send
+        written = asyncio.Event()
+
+        async def slow(trunk: transport.Trunk, conn: int, message: bytes) -> None:
+            await real(trunk, conn, message)
+            if conn == mux.PLUGIN_CONN and len(message) == 10 and not written.is_set():
+                written.set()  # the empty answer to the list; that it has left is not known yet
+                await gate.wait()
+
+        async def script(scripted: Scripted) -> None:
+            await scripted.handshake()
+            await scripted.plugin.synchronize(api.SynchronizeRequest())
+            await written.wait()
+            event = api.RunPodSandboxRequest(pod=pod_message(POD))
+            call = asyncio.create_task(scripted.plugin.run_pod_sandbox(event))
+            await until(lambda: scripted.channel._pending, "the event is on its way")
+            await asyncio.sleep(0.05)  # time enough to overtake
+            assert handler.names == ["configure"]
+            gate.set()
+            await call
+
+        monkeypatch.setattr(transport.Trunk, "_send", slow)
+        async with scripted_runtime(path, script) as done, running(path, handler):
+            await done
+        assert handler.names == ["configure", "synchronize", "run_pod_sandbox"]
+
+    @in_loop
+    async def test_a_list_whose_answer_never_left_is_dropped(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A connection that ends before the answer has left takes its list along, and blocks nothing."""
+        handler = RecordingHandler()
+        rounds = itertools.count()
+        real = transport.Trunk._send
+
+        stuck_once = itertools.count()
+
+        async def stuck(trunk: transport.Trunk, conn: int, message: bytes) -> None:
+            if conn == mux.PLUGIN_CONN and len(message) == 10 and next(stuck_once) == 0:
+                await asyncio.Event().wait()
+            await real(trunk, conn, message)
+
+        async def script(scripted: Scripted) -> None:
+            first = next(rounds) == 0
+            await scripted.handshake()
+            name = "old" if first else "new"
+            request = api.SynchronizeRequest(pods=[bytes(pod_message(PodSandbox(id=name)))])
+            if first:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(scripted.plugin.synchronize(request), 0.1)
+            else:
+                await scripted.plugin.synchronize(request)
+                await until(lambda: "synchronize" in handler.finished, "the list was handed on")
+
+        monkeypatch.setattr(transport.Trunk, "_send", stuck)
+        async with scripted_runtime(path, script, connections=2) as done, running(path, handler):
+            await done
+        assert [args[0][0].id for name, args in handler.told if name == "synchronize"] == ["new"]
+
+    @in_loop
     async def test_a_list_that_was_answered_late_ends_the_connection(self, path: Path) -> None:
         """All parts together have one request timeout; after that the plugin hangs up and connects again.
 
@@ -941,7 +1004,7 @@ async def scripted_runtime(
         scripted = Scripted(reader, writer)
         try:
             await script(scripted)
-        except Exception as error:  # noqa: BLE001 - the test gets it
+        except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - the test gets it
             if not done.done():
                 done.set_exception(error)
         finally:
