@@ -1,29 +1,27 @@
 """What every test session has: the worlds, the lanes that must not be skipped, the profiles of hypothesis.
 
-A lane is a kind of machine: `fake`, `kernel`, `containerd`, `hardware`. Where a machine cannot run a lane,
-its tests are skipped with the reason; `--require=NAME[,NAME]` makes that a failure, and also a session in
-which too few tests of the lane passed: a lane that tested nothing is not green.
+A lane is a kind of machine: `tests/lanes.py` names them. Where a machine cannot run a lane, its tests are
+skipped with the reason; `--require=NAME[,NAME]` makes that a failure, and also a session in which not as many
+tests of the lane passed as docs/runbooks/lanes.md says: no lane is green for having done nothing.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.worlds import WORLDS, Capability, World, WorldMissing
+from tests.lanes import LANES, expected, lane_of, machine_of, needs_of, reason_of, skips_of, world_of
+from tests.worlds import WORLDS, Machine, Site, World, WorldMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
-LANES: Final = {"fake": 50, "kernel": 1, "containerd": 1, "hardware": 50}
-"""How many tests of a required lane must have passed at least."""
-
-_DIRECTORIES: Final = {"e2e": "containerd", "kernel": "kernel"}
-_passed: Final = pytest.StashKey[dict[str, int]]()
+_passed: Final = pytest.StashKey[Counter[str]]()
 _lane: Final = pytest.StashKey[str]()
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -40,6 +38,14 @@ def _names(text: str) -> list[str]:
     return names
 
 
+def _world_names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    unknown = sorted(set(names) - set(WORLDS))
+    if unknown:
+        raise pytest.UsageError(f"--world: no world {unknown}; there are {', '.join(WORLDS)}")
+    return names
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --require."""
     parser.addoption(
@@ -49,26 +55,43 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME[,NAME]",
         help=f"lanes that must run, of {', '.join(LANES)}: a skip of one is a failure",
     )
+    parser.addoption(
+        "--world",
+        type=_world_names,
+        default=[],
+        metavar="NAME[,NAME]",
+        help=f"worlds for the scenarios, of {', '.join(WORLDS)}; else the fake, and the hardware if required",
+    )
+    parser.addoption(
+        "--machine",
+        choices=["any", *(machine.value for machine in Machine)],
+        default=Machine.FULL.value,
+        help="which machine the guest of the kernel world is: scenarios about others are left out",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marks known, and begin to count."""
     config.addinivalue_line("markers", "needs(*capabilities): what a scenario needs of its world")
-    config.stash[_passed] = dict.fromkeys(LANES, 0)
+    config.addinivalue_line(
+        "markers", "machine(machine): the machine that a scenario is about, if not a full one"
+    )
+    config.stash[_passed] = Counter()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Note to which lane each test belongs."""
+    """Note to which lane each test belongs, and leave out what another guest runs."""
+    here = config.getoption("--machine")
+    elsewhere = []
     for item in items:
-        callspec = getattr(item, "callspec", None)
-        world = callspec.params.get("world") if callspec is not None else None
-        lane = world or _lane_of(item.path.relative_to(config.rootpath))
+        lane = lane_of(item)
         if lane is not None:
             item.stash[_lane] = lane
-
-
-def _lane_of(path: Path) -> str | None:
-    return next((_DIRECTORIES[part] for part in path.parts if part in _DIRECTORIES), None)
+        if world_of(item) == "kernel" and here not in {"any", machine_of(item).value}:
+            elsewhere.append(item)
+    if elsewhere:
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if item not in elsewhere]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -86,45 +109,76 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if config.option.collectonly or hasattr(config, "workerinput"):
         return
-    missing = shortfalls(config.getoption("--require"), config.stash[_passed])
+    missing = _shortfalls_of(config)
     if missing and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say which required lane did not run."""
-    for text in shortfalls(config.getoption("--require"), config.stash[_passed]):
-        terminalreporter.write_line(text, red=True)
+    if not config.option.collectonly:
+        for text in _shortfalls_of(config):
+            terminalreporter.write_line(text, red=True)
 
 
-def shortfalls(required: list[str], passed: dict[str, int]) -> list[str]:
-    """Return what to say of the required lanes that were not run."""
+def _shortfalls_of(config: pytest.Config) -> list[str]:
+    required = config.getoption("--require")
+    passed = config.stash[_passed]
+    return shortfalls(required, passed, expected()) if required else []
+
+
+def shortfalls(required: list[str], passed: Mapping[str, int], wanted: Mapping[str, int]) -> list[str]:
+    """Return what to say of the required lanes that were not run, or not whole."""
     return [
-        f"--require={lane}: {passed[lane]} tests passed in this lane, at least {LANES[lane]} must"
+        f"--require={lane}: {passed[lane]} tests passed in this lane, but {wanted.get(lane, 'no number')} is "
+        "what docs/runbooks/lanes.md says"
         for lane in required
-        if passed[lane] < LANES[lane]
+        if passed[lane] != wanted.get(lane)
     ]
 
 
-@pytest.fixture(params=sorted(WORLDS))
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """A machine to run a scenario on: each of the worlds in turn."""
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let each scenario be a test of each world of this session."""
+    if "world" in metafunc.fixturenames:
+        metafunc.parametrize("world", _worlds(metafunc.config), indirect=True)
+
+
+def _worlds(config: pytest.Config) -> list[str]:
+    """Return the worlds of a session: those named, else the fake and the hardware where it is required."""
+    named: list[str] = config.getoption("--world")
+    required: list[str] = config.getoption("--require")
+    return named or ["fake", *(["hardware"] if "hardware" in required else [])]
+
+
+@pytest.fixture(scope="session")
+def sites() -> Iterator[Callable[[str], Site]]:
+    """Where worlds are made: one site of each kind, made when it is first asked for."""
+    made: dict[str, Site] = {}
+
+    with ExitStack() as stack:
+
+        def site(name: str) -> Site:
+            if name not in made:
+                made[name] = WORLDS[name]()
+                stack.callback(made[name].close)
+            return made[name]
+
+        yield site
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest, sites: Callable[[str], Site]) -> Iterator[World]:
+    """A machine to run a scenario on: each of the session's worlds in turn."""
     name: str = request.param
+    for lacking in skips_of(request.node):
+        pytest.skip(reason_of(name, lacking))
     try:
-        machine = WORLDS[name]()
+        here = sites(name).world(machine_of(request.node))
     except WorldMissing as missing:
-        if name in request.config.getoption("--require"):
-            pytest.fail(f"--require={name}, but: {missing}", pytrace=False)
-        pytest.skip(f"no world {name!r}: {missing}")
+        pytest.fail(f"no world {name!r} here: {missing}", pytrace=False)
     try:
-        for mark in request.node.iter_markers("needs"):
-            for capability in mark.args:
-                _require_capability(machine, capability)
-        yield machine
+        for capability in here.lacks & needs_of(request.node):
+            pytest.skip(reason_of(name, capability))
+        yield here
     finally:
-        machine.close()
-
-
-def _require_capability(machine: World, capability: Capability) -> None:
-    if capability in machine.lacks:
-        pytest.skip(f"the world {machine.name!r} cannot do this: {capability.value}")
+        here.close()

@@ -115,7 +115,6 @@ class Scene:
         config: The plugin's settings; prefix and root are the world's unless `prefix` is given.
         prefix: Another group prefix.
         source: Another source of thread ids than the world's.
-        fs: Another machine's files.
 
     Attributes:
         fs: Counts what the plugin does to the files.
@@ -131,13 +130,12 @@ class Scene:
         *,
         prefix: str | None = None,
         source: PidSource | None = None,
-        fs: FsProvider | None = None,
     ) -> None:
         self.world = world
         self._prefix = prefix if prefix is not None else world.prefix
         settings = config if config is not None else ResctrlPluginConfig()
         self.config = evolve(settings, group_prefix=self._prefix, resctrl_root=world.root)
-        self.faults: FaultyFs[FsProvider] = FaultyFs(fs if fs is not None else world.fs)
+        self.faults: FaultyFs[FsProvider] = FaultyFs(world.fs)
         self.fs: RecordingFs[FaultyFs[FsProvider]] = RecordingFs(self.faults)
         self.resctrl = Resctrl.with_provider(
             self.fs, ResctrlConfig(root=world.root, group_prefix=self._prefix)

@@ -207,7 +207,7 @@ async def test_a_container_in_another_control_group_is_partial(world: World) -> 
     """The kernel does not let its threads be monitored here; that harms no other container."""
     async with Scene(world) as scene:
         pod, classed, plain = scene.pod("one"), world.new_container(2), world.new_container(2)
-        gold = world.root / "gold"
+        gold = world.root / f"{world.others_prefix}gold"
         world.add_group(gold)
         for tid in world.threads_of(classed):
             world.put(gold, tid)

@@ -119,7 +119,7 @@ async def test_a_container_that_can_never_be_assigned_ends_nothing(world: World)
         first, classed, last = (world.new_container(2) for _ in range(3))
         for handle in (first, classed, last):
             await scene.start(pod, handle)
-        gold = world.root / "gold"
+        gold = world.root / f"{world.others_prefix}gold"
         world.add_group(gold)
         for tid in world.threads_of(classed):
             world.put(gold, tid)

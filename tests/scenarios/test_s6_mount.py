@@ -28,7 +28,6 @@ async def test_mounted(world: World, auto_mount: bool) -> None:
         assert scene.fs.count("mount_resctrl") == 0
 
 
-@pytest.mark.needs(Capability.UNMOUNTING)
 async def test_unmounted_and_left_so(world: World) -> None:
     """Without leave to mount every group is Failed, the log says how to mount, and nothing was tried."""
     async with Scene(world) as scene:
@@ -44,7 +43,6 @@ async def test_unmounted_and_left_so(world: World) -> None:
         assert scene.records("startup_cleanup") == []
 
 
-@pytest.mark.needs(Capability.UNMOUNTING)
 async def test_auto_mount_is_off_unless_asked_for(world: World) -> None:
     """A mount concerns the whole machine: the default leaves it alone."""
     assert ResctrlPluginConfig().auto_mount is False
@@ -54,7 +52,7 @@ async def test_auto_mount_is_off_unless_asked_for(world: World) -> None:
         assert not world.is_mounted()
 
 
-@pytest.mark.needs(Capability.UNMOUNTING)
+@pytest.mark.needs(Capability.MOUNTING)
 async def test_unmounted_and_mounted_by_us(world: World) -> None:
     """With leave it is mounted, once, before the sweep and the groups."""
     async with Scene(world, ResctrlPluginConfig(auto_mount=True)) as scene:
@@ -69,7 +67,7 @@ async def test_unmounted_and_mounted_by_us(world: World) -> None:
         assert order.index("mount_resctrl") < order.index("read_child_dirs") < order.index("create_dir")
 
 
-@pytest.mark.needs(Capability.UNMOUNTING)
+@pytest.mark.needs(Capability.MOUNTING)
 async def test_a_first_event_mounts_as_well(world: World) -> None:
     """Where no Synchronize comes the first event does the mount, and no sweep."""
     async with Scene(world, ResctrlPluginConfig(auto_mount=True)) as scene:
@@ -81,7 +79,6 @@ async def test_a_first_event_mounts_as_well(world: World) -> None:
         assert scene.records("startup_cleanup") == []
 
 
-@pytest.mark.needs(Capability.UNMOUNTING)
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES, errno.ENODEV, errno.EINVAL, errno.ENOSYS])
 async def test_a_mount_that_is_refused(world: World, number: int) -> None:
     """Groups are Failed with the reason of the mount, which is tried once; nothing is swept."""
@@ -97,7 +94,6 @@ async def test_a_mount_that_is_refused(world: World, number: int) -> None:
         assert scene.records("startup_cleanup") == []
 
 
-@pytest.mark.needs(Capability.UNMOUNTING)
 async def test_somebody_mounts_at_the_same_time(world: World) -> None:
     """EBUSY because it has just been mounted is as good as having mounted it."""
     async with Scene(world, ResctrlPluginConfig(auto_mount=True)) as scene:
@@ -108,7 +104,6 @@ async def test_somebody_mounts_at_the_same_time(world: World) -> None:
         assert scene.told == [pod.there(0, 0)]
 
 
-@pytest.mark.needs(Capability.UNMOUNTING)
 async def test_mounted_where_we_cannot_see_it(world: World) -> None:
     """EBUSY and still not mounted: Failed, and the reason says where it must be."""
     async with Scene(world, ResctrlPluginConfig(auto_mount=True)) as scene:
@@ -120,7 +115,6 @@ async def test_mounted_where_we_cannot_see_it(world: World) -> None:
         assert "another mount namespace" in repr(scene.told)
 
 
-@pytest.mark.needs(Capability.UNMOUNTING)
 async def test_mounted_later_by_somebody_else(world: World) -> None:
     """A retry finds the mount that came meanwhile, and one pass mends everything."""
     async with Scene(world) as scene:
@@ -136,7 +130,6 @@ async def test_mounted_later_by_somebody_else(world: World) -> None:
         assert scene.tasks(pod) == world.threads_of(handle)
 
 
-@pytest.mark.needs(Capability.UNMOUNTING)
 async def test_unmounted_under_way(world: World) -> None:
     """When somebody unmounts it, new pods are Failed and old ones can go: nothing breaks."""
     async with Scene(world) as scene:
@@ -151,11 +144,10 @@ async def test_unmounted_under_way(world: World) -> None:
 
 
 @BOTH
-@pytest.mark.needs(Capability.OTHER_MACHINES)
+@pytest.mark.machine(Machine.WITHOUT_RESCTRL)
 async def test_a_machine_without_resctrl(world: World, auto_mount: bool) -> None:
     """Groups are Failed, and neither mkdir nor mount is tried for the mount."""
-    fs = world.other_machine(Machine.WITHOUT_RESCTRL)
-    async with Scene(world, ResctrlPluginConfig(auto_mount=auto_mount), fs=fs) as scene:
+    async with Scene(world, ResctrlPluginConfig(auto_mount=auto_mount)) as scene:
         pod = scene.pod("one")
         await scene.synchronize([pod])
         assert scene.told == [pod.failed(0)]
@@ -164,11 +156,10 @@ async def test_a_machine_without_resctrl(world: World, auto_mount: bool) -> None
         assert "no resctrl" in repr(scene.told) or "/proc/filesystems" in repr(scene.told)
 
 
-@pytest.mark.needs(Capability.OTHER_MACHINES)
+@pytest.mark.machine(Machine.WITHOUT_MONITORING)
 async def test_a_machine_that_cannot_monitor(world: World) -> None:
     """It is mounted and has no mon_groups: Failed, and a retry says that the feature is missing."""
-    fs = world.other_machine(Machine.WITHOUT_MONITORING)
-    async with Scene(world, fs=fs) as scene:
+    async with Scene(world) as scene:
         pod = scene.pod("one")
         await scene.synchronize([pod])
         assert scene.told == [pod.failed(0)]

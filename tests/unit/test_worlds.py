@@ -1,28 +1,25 @@
-"""The worlds, and the lanes of a session: none is green for having done nothing."""
+"""The worlds: what a scenario asks of its machine is there."""
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from nri_resctrl_plugin.model import ContainerCgroup
-from tests.conftest import LANES, shortfalls
 from tests.unit.fakes import answer
-from tests.worlds import FILLER_PREFIX, WORLDS, Capability, FakeWorld, Machine, WorldMissing, eventually
+from tests.worlds import WORLDS, FakeWorld, Machine, WorldMissing, eventually, mounts, real
+from tests.worlds.real import Resting
+from tests.worlds.tasks import Tasks, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.worlds import World
-
-HERE = Path(__file__).parents[2]
-MAX_SKIPS = 5
-SOME_SCENARIOS = [f"tests/scenarios/test_{name}.py" for name in ("s1_startup", "s2_containers", "s7_removal")]
+    from resctrl import Tid
 
 
 @pytest.fixture
@@ -60,7 +57,7 @@ def test_rmids_are_used_up_and_given_back(fake: FakeWorld) -> None:
         fake.free_one_rmid()
         assert answer(fake.fs.create_dir, path) == "EBUSY"
     names = fake.groups_in(fake.root / "mon_groups")
-    assert not any(name.startswith(FILLER_PREFIX) for name in names)
+    assert not any(name.startswith(fake.others_prefix) for name in names)
     assert fake.kernel.free_rmids + fake.kernel.rmids_in_limbo == 11
 
 
@@ -71,7 +68,7 @@ def test_a_world_gives_everything_back() -> None:
     world.add_group(world.root / "gold")
     world.add_group(world.root / "mon_groups/others")
     world.fs.create_dir(world.root / "mon_groups/pod_a")
-    world.fs.create_dir(world.root / "mon_groups/filler_0000")
+    world.fs.create_dir(world.root / "mon_groups/others_filler_0000")
     world.mount_state(mounted=False)
     assert not world.is_mounted()
     world.mount_state(mounted=True)
@@ -81,24 +78,24 @@ def test_a_world_gives_everything_back() -> None:
     assert world.tasks_in(world.root) == set()
 
 
-def test_other_machines(fake: FakeWorld) -> None:
-    """A machine can be shown that lacks resctrl, or monitoring."""
-    assert not fake.other_machine(Machine.WITHOUT_RESCTRL).exists(fake.root)
-    without_monitoring = fake.other_machine(Machine.WITHOUT_MONITORING)
-    assert without_monitoring.exists(fake.root / "info")
-    assert not without_monitoring.exists(fake.root / "info/L3_MON")
+def test_other_machines() -> None:
+    """A machine can be one that lacks resctrl, or monitoring, and gives back what there is to give."""
+    without_resctrl = FakeWorld(Machine.WITHOUT_RESCTRL)
+    assert not without_resctrl.fs.exists(without_resctrl.root)
+    without_resctrl.close()
+    without_monitoring = FakeWorld(Machine.WITHOUT_MONITORING)
+    assert without_monitoring.fs.exists(without_monitoring.root / "info")
+    assert not without_monitoring.fs.exists(without_monitoring.root / "info/L3_MON")
+    without_monitoring.close()
 
 
-@pytest.mark.parametrize("name", sorted(WORLDS))
-def test_a_world_lacks_little(name: str) -> None:
-    """The fake lacks nothing; no world may lack so much that its green says little."""
-    try:
-        world: World = WORLDS[name]()
-    except WorldMissing as missing:
-        pytest.skip(str(missing))
-    assert len(world.lacks) < len(Capability)
-    assert name != "fake" or not world.lacks
-    world.close()
+@pytest.mark.parametrize("name", ["kernel", "hardware"])
+def test_a_world_that_is_missing_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no such machine the reason is told, and nothing is begun."""
+    monkeypatch.setattr(mounts, "is_mounted_at", lambda _: False)
+    monkeypatch.setattr(real, "_MODEL", Path("/nonexistent"))
+    with pytest.raises(WorldMissing, match=r"not the guest|not mounted|only root"):
+        WORLDS[name]()
 
 
 def test_waiting_ends() -> None:
@@ -116,44 +113,71 @@ def test_waiting_ends() -> None:
         asyncio.run(eventually(never, "godot", deadline=0.05))
 
 
-# Lanes
+# The real threads of the real worlds, which any Linux can have
 
 
-def test_a_lane_that_did_not_run_is_named() -> None:
-    """Of the required lanes those with too few passed tests are told."""
-    assert shortfalls([], dict.fromkeys(LANES, 0)) == []
-    assert shortfalls(["fake"], {"fake": LANES["fake"]}) == []
-    (text,) = shortfalls(["fake", "kernel"], {"fake": LANES["fake"], "kernel": 0})
-    assert text.startswith("--require=kernel: 0 tests passed")
+@pytest.fixture
+def tasks() -> Iterator[Tasks]:
+    """Return a first process."""
+    tasks = Tasks()
+    yield tasks
+    tasks.close()
 
 
-def session(*arguments: str) -> tuple[int, str]:
-    """Run a session of this project's tests."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False, timeout=60)
-    return done.returncode, done.stdout + done.stderr
+def is_gone(tid: Tid) -> bool:
+    """Tell whether a process lives no more; who is to wait for it may leave it a zombie for a while."""
+    try:
+        return "State:\tZ" in Path(f"/proc/{tid}/status").read_text()
+    except FileNotFoundError:
+        return True
 
 
-def test_a_session_that_ran_nothing_of_a_required_lane_fails() -> None:
-    """All tests pass, and the session fails all the same, and says why."""
-    code, output = session("tests/unit/test_model.py", "--require=hardware")
-    assert code == pytest.ExitCode.TESTS_FAILED
-    assert "--require=hardware: 0 tests passed in this lane" in output
+def process_of(tid: Tid) -> int:
+    """Return to which process a thread belongs."""
+    return int(Path(f"/proc/{tid}/status").read_text().partition("Tgid:")[2].split()[0])
 
 
-def test_an_unknown_lane_is_a_mistake() -> None:
-    """A slip of the pen does not require nothing."""
-    code, output = session("tests/unit/test_model.py", "--require=kernle")
-    assert code == pytest.ExitCode.USAGE_ERROR
-    assert "no lane ['kernle']" in output
+def test_threads_and_forks_come_from_their_parents(tasks: Tasks) -> None:
+    """Threads are in their process, forks are children of it, whoever starts them; each takes orders."""
+    first = tasks.process()
+    one, two = tasks.threads(first, 2)
+    (deeper,) = tasks.threads(one, 1)
+    fork = tasks.fork(deeper)
+    (inner,) = tasks.threads(fork, 1)
+    assert {int(path.name) for path in Path(f"/proc/{first}/task").iterdir()} == {first, one, two, deeper}
+    assert [process_of(tid) for tid in (deeper, fork, inner)] == [first, fork, fork]
+    assert f"PPid:\t{first}\n" in Path(f"/proc/{fork}/status").read_text()
 
 
-def test_a_session_that_ran_the_lane_is_green() -> None:
-    """The fake lane needs no more than the scenarios."""
-    code, output = session(*SOME_SCENARIOS, "--require=fake")
-    assert code == pytest.ExitCode.OK, output
+def test_a_task_that_ended_is_gone(tasks: Tasks) -> None:
+    """Threads and processes leave nothing behind, no zombie either, and the others live on."""
+    first = tasks.process()
+    one, two = tasks.threads(first, 2)
+    fork = tasks.fork(first)
+    for tid in (one, fork):
+        tasks.end(tid)
+        assert not Path(f"/proc/{tid}").exists()
+    assert Path(f"/proc/{two}").exists()
+    assert tasks.threads(two, 1)
 
 
-def test_few_scenarios_are_skipped() -> None:
-    """The capabilities that can be lacking are few, so that no lane skips most of it."""
-    assert len(Capability) <= MAX_SKIPS
+def test_no_task_outlives_its_session() -> None:
+    """The first process takes its descendants along."""
+    tasks = Tasks()
+    first = tasks.process()
+    fork = tasks.fork(tasks.threads(first, 1)[0])
+    tasks.close()
+    for tid in (first, fork):
+        wait_until(partial(is_gone, tid), f"the end of {tid}")
+
+
+def test_resting_rmids_are_waited_for() -> None:
+    """A scenario begins when, of what others freed, so much can have come back that it finds room."""
+    begin = time.monotonic()
+    resting = Resting(0.3)
+    resting.wait(0)
+    resting.freed(80)
+    resting.wait(96)
+    assert time.monotonic() - begin < 0.3
+    resting.wait(95)
+    assert time.monotonic() - begin >= 0.3

@@ -1,0 +1,112 @@
+"""Lanes: none is green for having done nothing, or a part."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import lanes
+from tests.conftest import shortfalls
+from tests.lanes import LANES, expected, expected_scenarios
+from tests.worlds import WORLDS
+
+HERE = Path(__file__).parents[2]
+MAX_SKIPS = 5
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    """Run this Python on a module."""
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=HERE, capture_output=True, text=True, check=False, timeout=100
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def session(*arguments: str) -> tuple[int, str]:
+    """Run a session of this project's tests."""
+    return run("pytest", "-q", "-p", "no:cacheprovider", *arguments)
+
+
+def test_the_tables_are_what_is_collected() -> None:
+    """docs/runbooks/lanes.md has the numbers of the tests that there are."""
+    assert run("tests.lanes") == (0, "")
+
+
+def test_few_scenarios_are_skipped() -> None:
+    """Over all scenarios and worlds at most five are left out, each with its reason in the docs."""
+    sums = expected()
+    assert (
+        0
+        <= len(WORLDS) * sums["fake"]
+        - sums["fake"]
+        - sum(expected_scenarios("kernel").values())
+        - sums["hardware"]
+        <= MAX_SKIPS
+    )
+    page = lanes.PAGE.read_text(encoding="utf-8")
+    assert (
+        page.count("| the world ")
+        == 2 * sums["fake"] - sum(expected_scenarios("kernel").values()) - sums["hardware"]
+    )
+
+
+def test_tables_are_read_as_they_are_drawn() -> None:
+    """What is drawn from a tally is what is read from the page, and only between the marks."""
+    tally = lanes.Tally()
+    tally.scenarios.update({("test_a.py", "fake"): 3, ("test_a.py", "kernel"): 2, ("test_b.py", "fake"): 4})
+    tally.lanes.update({"kernel": 5, "containerd": 6})
+    tally.skips.append(lanes.Skip("test_x[kernel]", "kernel", "the world 'kernel' is odd"))
+    empty = f"| all | 9 | 9 | 9 |\n{lanes._BEGIN}{lanes._END}| `node` | 9 |\n"
+    page = lanes.drawn(empty, tally.text())
+    assert lanes.drawn(page, tally.text()) == page
+    assert expected(page) == {"fake": 7, "kernel": 5, "hardware": 0, "containerd": 6}
+    assert expected_scenarios("kernel", page) == {"test_a.py": 2, "test_b.py": 0}
+    assert "| `test_x[kernel]` | the world 'kernel' is odd |" in page
+    with pytest.raises(ValueError, match="lacks the lines"):
+        lanes.drawn("nothing", "")
+
+
+def test_a_lane_that_did_not_run_is_named() -> None:
+    """Of the required lanes those with another number of passed tests than is written are told."""
+    wanted = {"fake": 7, "kernel": 5}
+    assert shortfalls([], dict.fromkeys(LANES, 0), wanted) == []
+    assert shortfalls(["fake", "kernel"], wanted, wanted) == []
+    for passed in (0, 4, 6):
+        (text,) = shortfalls(["fake", "kernel"], {"fake": 7, "kernel": passed}, wanted)
+        assert text.startswith(f"--require=kernel: {passed} tests passed in this lane, but 5 is what")
+    (text,) = shortfalls(["node"], {"node": 0}, wanted)
+    assert "no number is what" in text
+
+
+def test_a_session_that_ran_nothing_of_a_required_lane_fails() -> None:
+    """All tests pass, and the session fails all the same, and says why."""
+    code, output = session("tests/unit/test_model.py", "--require=hardware")
+    assert code == pytest.ExitCode.TESTS_FAILED
+    assert "--require=hardware: 0 tests passed in this lane" in output
+
+
+def test_an_unknown_lane_is_a_mistake() -> None:
+    """A slip of the pen does not require nothing."""
+    code, output = session("tests/unit/test_model.py", "--require=kernle")
+    assert code == pytest.ExitCode.USAGE_ERROR
+    assert "no lane ['kernle']" in output
+
+
+def test_a_session_that_ran_the_lane_is_green() -> None:
+    """The fake lane is the scenarios, all of them: with a part left out it is not green."""
+    code, output = session("tests/scenarios", "--require=fake")
+    assert code == pytest.ExitCode.OK, output
+    code, output = session("tests/scenarios", "--require=fake", "-k", "s2")
+    assert code == pytest.ExitCode.TESTS_FAILED
+    assert "--require=fake: " in output
+
+
+@pytest.mark.parametrize("name", ["kernel", "hardware"])
+def test_a_world_that_is_named_is_not_skipped(name: str) -> None:
+    """Where there is no such machine its scenarios fail, with the reason."""
+    code, output = session("tests/scenarios/test_s5_cleanup.py", f"--world={name}", "-x")
+    assert code == pytest.ExitCode.TESTS_FAILED
+    assert f"no world '{name}' here: " in output

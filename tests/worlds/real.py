@@ -1,0 +1,353 @@
+"""A real machine: the kernel's resctrl, cgroups, processes with threads.
+
+Owns: the real worlds. Must not know: the plugin, or what a scenario claims.
+
+Rules:
+    1. Nothing of others is touched: cgroups stand below one directory of our own, groups carry our prefixes,
+       threads are children of our own first process. An observer looks at the files itself.
+    2. In the guest the world may unmount resctrl. On hardware it must not: there it leaves the mounts of
+       everybody else first, and unmounts for itself alone.
+    3. RMIDs that a scenario freed rest. The next scenario begins when enough can have come back.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from attrs import define, field, frozen
+
+from nri_resctrl_plugin.cgroups import CgroupPidSource, PidSource
+from resctrl import FsProvider, RealFs, Tid
+from tests.worlds import mounts
+from tests.worlds.groups import OsFiles, RawGroups
+from tests.worlds.protocol import Capability, ContainerHandle, Machine, WorldMissing
+from tests.worlds.tasks import Tasks, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["RUN_PREFIX", "HardwareSite", "KernelSite", "RealWorld"]
+
+RUN_PREFIX: Final = "RESCTRL_TEST_PREFIX"
+"""Environment variable: begins the name of every group of a hardware run, so that a teardown finds them."""
+
+_ROOT: Final = Path("/sys/fs/resctrl")
+_MODEL: Final = Path("/sys/module/fakerdt/parameters")
+_SWEEP: Final = 1.1
+"""Seconds from one look of the kernel's limbo worker to the next (CQM_LIMBOCHECK_INTERVAL), and some."""
+_COOLS: Final = 1.5
+"""Seconds that a group's few cache lines take on hardware to be few enough."""
+_A_SCENARIO: Final = 16
+"""How many RMIDs a scenario may use, those apart that it uses up on purpose."""
+
+
+class Mounting(Protocol):
+    """Mounts and unmounts resctrl as somebody else would."""
+
+    lacks: frozenset[Capability]
+
+    def mount(self) -> None:
+        """Let it be mounted."""
+        ...
+
+    def unmount(self) -> None:
+        """Let it be mounted no more."""
+        ...
+
+
+class GuestMounting:
+    """The guest is ours: its resctrl is mounted and unmounted for real."""
+
+    lacks: frozenset[Capability] = frozenset()
+
+    def mount(self) -> None:
+        mounts.mount_resctrl(_ROOT)
+
+    def unmount(self) -> None:
+        mounts.unmount(_ROOT)
+
+
+class HiddenMounting:
+    """The machine's resctrl stays mounted for all others; this thread and those it starts lose sight of it.
+
+    Must be made before any thread that shall share that sight.
+    """
+
+    lacks: frozenset[Capability] = frozenset({Capability.MOUNTING})
+
+    def __init__(self) -> None:
+        mounts.own_mount_namespace()
+        self._hidden: int | None = None
+
+    def mount(self) -> None:
+        assert self._hidden is not None
+        mounts.attach(self._hidden, _ROOT)
+        os.close(self._hidden)
+        self._hidden = None
+
+    def unmount(self) -> None:
+        self._hidden = mounts.detached_copy(_ROOT)
+        mounts.unmount(_ROOT)
+
+
+@define
+class Resting:
+    """RMIDs that were freed and may be in limbo.
+
+    Attributes:
+        seconds: How long at most.
+    """
+
+    seconds: float
+    _until: list[tuple[float, int]] = field(factory=list)
+
+    def freed(self, count: int) -> None:
+        """Note that so many were freed now."""
+        self._until.append((time.monotonic() + self.seconds, count))
+
+    def wait(self, room: int) -> None:
+        """Wait until a scenario finds enough of so many RMIDs."""
+        while True:
+            now = time.monotonic()
+            self._until = [(end, count) for end, count in self._until if end > now]
+            if not self._until or sum(count for _, count in self._until) + _A_SCENARIO <= room:
+                return
+            time.sleep(self._until[0][0] - now)
+
+
+@frozen
+class _Shared:
+    """What the worlds of a site share."""
+
+    name: str
+    prefix: str
+    others_prefix: str
+    cgroups: Path
+    """Where the hierarchy is mounted."""
+    home: Path
+    """The directory of our own in it."""
+    tasks: Tasks
+    mounting: Mounting
+    resting: Resting
+
+
+class RealWorld(RawGroups):
+    """A real machine for one scenario."""
+
+    def __init__(self, shared: _Shared, number: int, machine: Machine) -> None:
+        super().__init__(OsFiles(), _ROOT, shared.prefix, shared.others_prefix)
+        self.name = shared.name
+        self.fs: FsProvider = RealFs()
+        self.pid_source: PidSource = CgroupPidSource()
+        self._shared = shared
+        self._machine = machine
+        self._living: set[Tid] = set()
+        self._numbers = itertools.count()
+        self._outside: Tid | None = None
+        self._forking = itertools.cycle([False, True])
+        self._cgroup = shared.home / f"world{number}"
+        self._cgroup.mkdir()
+        self.mount_state(mounted=machine is not Machine.WITHOUT_RESCTRL)
+        self._room = _num_rmids() - 1 - len(self.groups_in(_ROOT)) - len(self.groups_in(self._mon_groups))
+        self.lacks = shared.mounting.lacks | _lacks()
+        shared.resting.wait(self._room)
+
+    def new_container(self, threads: int = 1) -> ContainerHandle:
+        """Start a container."""
+        name = f"container{next(self._numbers)}"
+        first = self._process_in(self._cgroup / name)
+        if threads:
+            self._living.update(self._shared.tasks.threads(first, threads - 1))
+        else:
+            self.end_task(first)
+        home = f"/{self._cgroup.relative_to(self._shared.cgroups)}"
+        return ContainerHandle(name, f"{home}/{name}", home, first)
+
+    def threads_of(self, container: ContainerHandle) -> set[Tid]:
+        """Return a container's threads, by its cgroup."""
+        return _ids(self._cgroup / container.name / "cgroup.threads")
+
+    def spawn_task(self, parent: Tid | None = None) -> Tid:
+        """Start a thread and a process by turns."""
+        if parent is None:
+            if self._outside is None:
+                self._outside = self._process_in(self._cgroup / "outside")
+            parent = self._outside
+        tasks = self._shared.tasks
+        tid = tasks.fork(parent) if next(self._forking) else tasks.threads(parent, 1)[0]
+        self._living.add(tid)
+        return tid
+
+    def end_task(self, tid: Tid) -> None:
+        """End a task."""
+        self._shared.tasks.end(tid)
+        self._living.remove(tid)
+
+    def tasks_in(self, group: Path) -> set[Tid]:
+        """Return a group's threads."""
+        return _ids(group / "tasks") & self._living
+
+    @contextmanager
+    def use_up_rmids(self) -> Iterator[None]:
+        """Fill the machine."""
+        try:
+            with super().use_up_rmids():
+                yield
+        finally:
+            self._shared.resting.freed(self._room)
+
+    def mount_state(self, *, mounted: bool) -> None:
+        """Mount or unmount."""
+        if mounted and not self.is_mounted():
+            self._shared.mounting.mount()
+        elif not mounted and self.is_mounted():
+            self._shared.mounting.unmount()
+
+    def is_mounted(self) -> bool:
+        """Tell whether resctrl is mounted."""
+        return mounts.is_mounted_at(_ROOT)
+
+    def close(self) -> None:
+        """Kill the processes, remove groups and cgroups."""
+        with ExitStack() as stack:  # the last first, each whatever came of those before
+            stack.callback(self._shared.resting.freed, _A_SCENARIO)
+            stack.callback(_remove_tree, self._cgroup)
+            if self._machine is not Machine.WITHOUT_RESCTRL:
+                stack.callback(self.remove_groups)
+                stack.callback(self.mount_state, mounted=True)
+            stack.callback(_kill, self._cgroup)
+
+    def _process_in(self, directory: Path) -> Tid:
+        directory.mkdir()
+        first = self._shared.tasks.process()
+        self._living.add(first)
+        (directory / "cgroup.procs").write_text(f"{first}\n", encoding="ascii")
+        return first
+
+
+class RealSite:
+    """Makes one real world after the other, with one first process for all.
+
+    Args:
+        name: The name of the worlds.
+        run: Begins the names of all groups, ours and those of others.
+        mounting: How resctrl is mounted and unmounted.
+        limbo: Seconds that a freed RMID rests at most.
+        machine: What this machine is.
+    """
+
+    def __init__(self, name: str, *, run: str, mounting: Mounting, limbo: float, machine: Machine) -> None:
+        cgroups = _cgroup_v2()
+        home = cgroups / f"resctrl-{name}-{os.getpid()}"
+        home.mkdir()
+        self._machine = machine
+        self._numbers = itertools.count()
+        self._shared = _Shared(
+            name, f"{run}pod_", f"{run}others_", cgroups, home, Tasks(), mounting, Resting(limbo)
+        )
+
+    def world(self, machine: Machine) -> RealWorld:
+        """Return a world."""
+        if machine is not self._machine:
+            raise WorldMissing(f"this machine is {self._machine.value}, not {machine.value}")
+        return RealWorld(self._shared, next(self._numbers), machine)
+
+    def close(self) -> None:
+        """End the first process, and with it whatever it left."""
+        self._shared.tasks.close()
+        _remove_tree(self._shared.home)
+
+
+class KernelSite(RealSite):
+    """The guest: the kernel's own resctrl over a software model of the registers."""
+
+    def __init__(self) -> None:
+        if not _MODEL.is_dir():
+            raise WorldMissing("this is not the guest of the kernel lane: it has no software RDT model")
+        limbo = _SWEEP + int((_MODEL / "decay_ms").read_text(encoding="ascii")) / 1000
+        super().__init__("kernel", run="", mounting=GuestMounting(), limbo=limbo, machine=_machine())
+
+
+class HardwareSite(RealSite):
+    """A machine with RDT hardware that others use too."""
+
+    def __init__(self) -> None:
+        if os.geteuid() != 0:
+            raise WorldMissing("only root may make resctrl groups")
+        if not mounts.is_mounted_at(_ROOT):
+            raise WorldMissing(f"resctrl is not mounted: mount -t resctrl resctrl {_ROOT}")
+        if (machine := _machine()) is not Machine.FULL:
+            raise WorldMissing(f"this machine is {machine.value}")
+        run = os.environ.get(RUN_PREFIX) or f"test{os.getpid()}_"
+        for directory in (_ROOT, _ROOT / "mon_groups"):
+            for name in OsFiles().child_dirs(directory):
+                if name.startswith(run):
+                    raise WorldMissing(f"{directory / name} is there already; give another {RUN_PREFIX}")
+        super().__init__(
+            "hardware", run=run, mounting=HiddenMounting(), limbo=_SWEEP + _COOLS, machine=machine
+        )
+
+
+def _machine() -> Machine:
+    """Return what machine this is."""
+    if "\tresctrl\n" not in Path("/proc/filesystems").read_text(encoding="utf-8"):
+        return Machine.WITHOUT_RESCTRL
+    if not mounts.is_mounted_at(_ROOT):
+        mounts.mount_resctrl(_ROOT)
+    return Machine.FULL if (_ROOT / "mon_groups").is_dir() else Machine.WITHOUT_MONITORING
+
+
+def _num_rmids() -> int:
+    path = _ROOT / "info/L3_MON/num_rmids"
+    return int(path.read_text(encoding="ascii")) if path.exists() else 0
+
+
+def _lacks() -> frozenset[Capability]:
+    info = _ROOT / "info"
+    features = info / "L3_MON/mon_features"
+    found = set()
+    if not any(info.glob("*/num_closids")):
+        found.add(Capability.CONTROL_GROUPS)
+    if not features.exists() or "llc_occupancy" not in features.read_text(encoding="ascii").split():
+        found.add(Capability.LIMBO)
+    return frozenset(found)
+
+
+def _cgroup_v2() -> Path:
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        before, _, after = line.partition(" - ")
+        if after.split()[0] == "cgroup2" and before.split()[3] == "/":
+            return Path(before.split()[4])
+    raise WorldMissing("no cgroup v2 hierarchy is mounted whole")
+
+
+def _ids(path: Path) -> set[Tid]:
+    return {Tid(int(line)) for line in path.read_text(encoding="ascii").split()}
+
+
+def _kill(cgroup: Path) -> None:
+    """Kill every process in a cgroup and below, and wait until none is left."""
+    with suppress(FileNotFoundError):  # before Linux 5.14: the first process takes them along in the end
+        (cgroup / "cgroup.kill").write_text("1", encoding="ascii")
+    events = cgroup / "cgroup.events"
+    wait_until(lambda: "populated 0" in events.read_text(encoding="ascii"), f"the processes in {cgroup}")
+
+
+def _remove_tree(cgroup: Path) -> None:
+    """Remove a cgroup and those below it; the kernel may need a moment after the last process."""
+    for directory, _, _ in os.walk(cgroup, topdown=False):
+        wait_until(partial(_is_removed, Path(directory)), f"the removal of {directory}")
+
+
+def _is_removed(cgroup: Path) -> bool:
+    try:
+        cgroup.rmdir()
+    except OSError:
+        return False
+    return True
