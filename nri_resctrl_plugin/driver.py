@@ -83,10 +83,10 @@ class Driver(Generic[P]):
         executor: Executor,
         hub: EventHub,
     ) -> None:
-        self.config = config
-        self.resctrl = resctrl
-        self.table = PodTable()
-        self.waiters = Waiters(self.table)
+        self.config: ResctrlPluginConfig = config
+        self.resctrl: Resctrl[P] = resctrl
+        self.table: PodTable = PodTable()
+        self.waiters: Waiters = Waiters(self.table)
         self._pid_source = pid_source
         self._executor = executor
         self._hub = hub
@@ -97,7 +97,7 @@ class Driver(Generic[P]):
         self._starting: dict[ContainerId, PodUid] = {}
         self._at_rest: list[asyncio.Future[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.closed = False
+        self.closed: bool = False
         self._log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin")
 
     # --- facts in ---

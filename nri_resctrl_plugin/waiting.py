@@ -48,6 +48,7 @@ class _Waiting(Generic[T]):
 
     def add(self) -> Answer[T]:
         answer: Answer[T] = asyncio.get_running_loop().create_future()
+        self.answers = [each for each in self.answers if not each.done()]  # who gave up is forgotten
         self.answers.append(answer)
         return answer
 
@@ -124,7 +125,7 @@ class Waiters:
                 del self._attempts[container_id]
                 attempt.resolve(self._end_of_attempt(container_id, attempt))
         for pod_uid, creation in list(self._creations.items()):
-            if not self._table.knows_pod(pod_uid) or not self._table.creation_pending(pod_uid):
+            if not self._table.creation_pending(pod_uid):  # nor is one of a pod that is gone
                 del self._creations[pod_uid]
                 creation.resolve(self._end_of_creation(pod_uid, creation))
 

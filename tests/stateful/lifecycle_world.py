@@ -335,19 +335,23 @@ class LifecycleWorld:
     def hear(self, index: int) -> None:
         """The plugin hears of a job that ran."""
         if self.hand.ended:
-            self.hand.deliver(index % len(self.hand.ended))
+            self.loop.call_soon(self.hand.deliver, index % len(self.hand.ended))
             self.spin()
+
+    def step(self) -> bool:
+        """The next job runs and is heard of, as by a worker; False when there is none."""
+        if not (self.hand.waiting or self.hand.ended):
+            return False
+        self.loop.call_soon(self.hand.step)
+        self.spin()
+        return True
 
     def settle(self) -> None:
         """Let everything end."""
         for _ in range(10_000):
-            if not self.hand.step():
-                self.spin()
-                if not (self.hand.waiting or self.hand.ended):
-                    break
-            self.spin()
-        else:
-            raise AssertionError("work without end")
+            if not self.step():
+                return
+        raise AssertionError("work without end")
 
     def spin(self) -> None:
         """Let the event loop do what it has to do now."""

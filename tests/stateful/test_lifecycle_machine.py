@@ -236,8 +236,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.world.hear(pick)
         elif kind == "some":
             for _ in range(1 + pick % 6):
-                self.world.hand.step()
-                self.world.spin()
+                self.world.step()
         else:
             self.world.settle()
             self.world.check_at_rest()

@@ -363,6 +363,26 @@ def test_an_attempt_that_takes_longer_ends_behind_its_start() -> None:
     run(main())
 
 
+def test_starts_that_gave_up_are_not_kept() -> None:
+    """A runtime that repeats a START of a stuck container costs no memory."""
+
+    async def main() -> None:
+        it = bench()
+        await it.plugin.configure(RuntimeInfo(request_timeout=0.002))
+        gate = it.gate("write_all")
+        await it.start("c", "s", "a")
+        for _ in range(20):
+            await it.plugin.start_container(pod("a", "s"), container("c", "s"))
+        await gate.reached()
+        kept = [len(each.answers) for each in it.plugin._driver.waiters._attempts.values()]
+        assert kept == [1]
+        gate.open()
+        await it.plugin.settled()
+        await it.plugin.close()
+
+    run(main())
+
+
 def test_a_cancelled_start_leaves_nothing_behind() -> None:
     """A runtime that gives up on us takes nobody else's answer away."""
 

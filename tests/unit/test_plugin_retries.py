@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from attrs import define
+from structlog.testing import capture_logs
 
 from nri_resctrl_plugin import (
     CgroupError,
@@ -263,8 +264,9 @@ def test_a_hard_error_is_raised_and_the_container_stays_partial(
         it = bench()
         await partial_container(it)
         it.faults.fail(operation, number)
-        with pytest.raises(error):
+        with capture_logs() as logs, pytest.raises(error):
             await it.plugin.retry_container_reconcile("c")
+        assert logs == []
         assert it.plugin.container_state("c") is ContainerState.PARTIAL
         assert await told(it) == []
         await it.plugin.close()
@@ -483,6 +485,28 @@ def test_passes_do_not_overlap() -> None:
         assert it.fs.count("create_dir") == 1
         await resting
         assert await it.plugin.retry_all_once() == RetryReport()
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_a_call_in_the_middle_of_a_pass_begins_no_second_one() -> None:
+    """What the pass has tried already is not tried again for a caller that comes later."""
+
+    async def main() -> None:
+        it = bench()
+        for name in ("f1", "f2"):
+            await failed_pod(it, name, name)
+        it.fs.forget()
+        gate = it.gate("create_dir", path=it.path("f2"))
+        it.faults.fail("create_dir", errno.EACCES, times=math.inf)
+        first = asyncio.create_task(it.plugin.retry_all_once())
+        await gate.reached()
+        second = asyncio.create_task(it.plugin.retry_all_once())
+        await asyncio.sleep(0)
+        gate.open()
+        assert await first == await second
+        assert it.fs.count("create_dir") == 2
         await it.plugin.close()
 
     run(main())

@@ -22,7 +22,7 @@ from nri_resctrl_plugin import (
 from nri_resctrl_plugin import plugin as plugin_module
 from nri_resctrl_plugin.driver import Driver
 from nri_resctrl_plugin.nri.messages import ContainerStatus
-from resctrl import NotMountedError, Resctrl, ResctrlConfig, UnsupportedError
+from resctrl import NoPermissionError, NotMountedError, Resctrl, ResctrlConfig, UnsupportedError
 from resctrl.testing import FakeFs
 from tests.plugin_support import Bench, Provider, bench, container, pod, run
 
@@ -242,6 +242,28 @@ def test_a_mount_that_cannot_be_made_is_the_reason_of_every_pod() -> None:
         assert [state.reason for state in reasons if isinstance(state, Failed)] == [failure] * 2
         with pytest.raises(UnsupportedError):
             await it.plugin.retry_group_creation("a")
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_the_reason_of_the_startup_is_forgotten_once_a_group_was_made() -> None:
+    """A mount that is lost later is told as what it is, not as what failed at the start."""
+
+    async def main() -> None:
+        it = bench(ResctrlPluginConfig(auto_mount=True), kernel=FakeFs(mounted=False))
+        it.faults.fail("mount_resctrl", errno.EPERM)
+        await it.plugin.synchronize([pod("a", "s")], [])
+        await it.plugin.settled()
+        with pytest.raises(NoPermissionError):
+            await it.plugin.retry_group_creation("a")
+        it.kernel.mount()
+        await it.plugin.retry_group_creation("a")
+        it.kernel.unmount()
+        await it.plugin.run_pod_sandbox(pod("b", "t"))
+        await it.plugin.settled()
+        with pytest.raises(NotMountedError):
+            await it.plugin.retry_group_creation("b")
         await it.plugin.close()
 
     run(main())
