@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from nri_resctrl_plugin.cli.sink import LineSink
 from nri_resctrl_plugin.demo.runtime import RuntimeSide
 from nri_resctrl_plugin.jsonl import event_from_line
 from nri_resctrl_plugin.nri.messages import PodSandbox
+from resctrl.testing import FakeFs
 from tests.nri_support import until
 
 if TYPE_CHECKING:
@@ -164,6 +166,93 @@ class TestRefusals:
         arguments = ["run", "--resctrl=fake", "--events", str(tmp_path / "none" / "events")]
         assert main(arguments, {}) == Exit.IO
         assert "cannot write events" in text_of(capsys)
+
+
+class Unwritable(FakeFs):
+    """A resctrl that the caller may only read."""
+
+    def can_open_for_write(self, path: Path) -> bool:
+        """No."""
+        return False
+
+
+class Unreadable(FakeFs):
+    """A machine whose /proc cannot be read."""
+
+    def read_text(self, path: Path) -> str:
+        """Fail."""
+        raise PermissionError(13, "Permission denied", str(path))
+
+
+class TestPreflight:
+    """What the machine lacks is told before the first pod comes."""
+
+    @pytest.mark.parametrize(
+        ("machine", "status", "complaint"),
+        [
+            (FakeFs(supported=False), Exit.UNSUPPORTED, "/proc/filesystems does not list it"),
+            (FakeFs(monitoring=False), Exit.UNSUPPORTED, "cannot monitor: there is no .*info/L3_MON"),
+            (Unwritable(), Exit.PERMISSION, "tasks cannot be written: run as root"),
+            (Unreadable(), Exit.UNSUPPORTED, "cannot detect support.*EACCES"),
+            (FakeFs(mounted=False), Exit.LOST, "mount -t resctrl resctrl /sys/fs/resctrl"),
+            (FakeFs(), Exit.LOST, "no socket at"),
+        ],
+    )
+    def test_each_lack_has_its_end(
+        self,
+        machine: FakeFs,
+        status: Exit,
+        *,
+        complaint: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Nothing to be done: an end at once. Somebody can mend it: a warning, and on it goes."""
+        monkeypatch.setattr("nri_resctrl_plugin.cli.run._provider", lambda *_: machine)
+        arguments = ["run", "--exit-on-disconnect", "--socket-path", str(tmp_path / "none")]
+        assert main(arguments, {}) == status
+        assert re.search(complaint, text_of(capsys))
+
+    def test_a_mount_is_left_to_the_plugin_when_asked(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """With --auto-mount an unmounted resctrl is no news: it is mounted at the first Synchronize."""
+        monkeypatch.setattr("nri_resctrl_plugin.cli.run._provider", lambda *_: FakeFs(mounted=False))
+        arguments = ["run", "--auto-mount", "--exit-on-disconnect", "--socket-path", str(tmp_path / "none")]
+        assert main(arguments, {}) == Exit.LOST
+        assert "resctrl_not_mounted" not in text_of(capsys)
+
+    def test_a_control_socket_that_cannot_be(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A path for the control socket that cannot be used is a configuration that cannot."""
+        arguments = ["run", "--resctrl=fake", "--control", str(tmp_path / "none" / "control.sock")]
+        assert main(arguments, {}) == Exit.CONFIG
+        assert "control.sock" in text_of(capsys)
+
+    def test_an_interrupt_before_it_serves(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ctrl-C at any moment is an end, not a traceback."""
+
+        def interrupt(*_: object) -> int:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("nri_resctrl_plugin.cli.run.run", interrupt)
+        assert main(["run"], {}) == Exit.OK
+
+    def test_go_booleans(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """`-cleanup-on-start=false` is how Go spells it; `=true` is the flag itself."""
+        for value, status in (("false", Exit.LOST), ("true", Exit.CONFIG)):
+            arguments = [
+                "run",
+                "-resctrl=fake",
+                "-group-prefix=",
+                f"-cleanup-on-start={value}",
+                "-exit-on-disconnect",
+                f"-socket-path={tmp_path / 'none'}",
+            ]
+            assert main(arguments, {}) == status
+        assert "everybody's groups" in text_of(capsys)
 
 
 def flags(**given: object) -> Namespace:
@@ -554,6 +643,23 @@ class TestLineSink:
         assert sink.close()
         assert stream.written == ["a\n", "b\n"]
         assert "event_not_written" in capsys.readouterr().out
+
+    def test_a_reader_that_is_gone_ends_it(self) -> None:
+        """EPIPE is told once, and close does not wait for what nobody will read."""
+
+        class Gone:
+            def write(self, line: str) -> None:
+                raise BrokenPipeError(32, "Broken pipe")
+
+            def flush(self) -> None:
+                """Nothing to flush."""
+
+        told = threading.Event()
+        sink = LineSink(Gone(), told.set)  # type: ignore[arg-type]
+        sink.put("a\n")
+        assert told.wait(5)
+        sink.put("b\n")
+        assert sink.close()
 
     def test_a_slow_reader_loses_lines_not_time(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
