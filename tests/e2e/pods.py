@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from attrs import field, frozen
-from grpclib.exceptions import GRPCError
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from tests.e2e import observer
 from tests.e2e.containerd import IMAGE, View
@@ -60,9 +60,12 @@ class PodMaker:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        with contextlib.suppress(OSError):  # a daemon that a failed test left dead; the sweep ends its pods
-            await self.remove_all()
-        await self.cri.__aexit__(*exc)
+        try:
+            # A daemon that a failed test left dead or dying cannot; the sweep ends its pods.
+            with contextlib.suppress(OSError, GRPCError, StreamTerminatedError):
+                await self.remove_all()
+        finally:
+            await self.cri.__aexit__(*exc)
 
     async def pod(self, uid: str | None = None, attempt: int = 0) -> Pod:
         """Run a pod sandbox.
@@ -72,21 +75,7 @@ class PodMaker:
             attempt: The how-manieth sandbox of the pod this is.
         """
         uid = uid or str(uuid.uuid4())
-        config = api.PodSandboxConfig(
-            metadata=api.PodSandboxMetadata(
-                name=f"pod-{uid[:8]}", uid=uid, namespace="default", attempt=attempt
-            ),
-            linux=api.LinuxPodSandboxConfig(
-                cgroup_parent=self._cgroup_parent(uid),
-                security_context=api.LinuxSandboxSecurityContext(
-                    namespace_options=api.NamespaceOption(
-                        network=api.NamespaceMode.NODE,  # no CNI here
-                        pid=api.NamespaceMode.CONTAINER,
-                        ipc=api.NamespaceMode.NODE,
-                    )
-                ),
-            ),
-        )
+        config = self._pod_config(uid, attempt)
         return Pod(uid, await self.cri.run_pod(config), config)
 
     async def container(
@@ -105,23 +94,7 @@ class PodMaker:
             mounts: Directories of this machine that it sees at the same place, read-only.
             start: Whether to start it.
         """
-        config = api.ContainerConfig(
-            metadata=api.ContainerMetadata(name=f"c-{uuid.uuid4().hex[:8]}"),
-            image=api.ImageSpec(image=IMAGE),
-            command=list(command),
-            mounts=[
-                api.Mount(container_path=str(it), host_path=str(it.resolve()), readonly=True) for it in mounts
-            ],
-            linux=api.LinuxContainerConfig(
-                security_context=api.LinuxContainerSecurityContext(
-                    namespace_options=api.NamespaceOption(
-                        network=api.NamespaceMode.NODE,
-                        pid=api.NamespaceMode.CONTAINER,
-                        ipc=api.NamespaceMode.NODE,
-                    )
-                )
-            ),
-        )
+        config = self._container_config(command, mounts)
         container_id = await self.cri.create_container(pod.sandbox_id, config, pod.config)
         if start:
             await self.start(container_id)
@@ -171,6 +144,30 @@ class PodMaker:
         """Return a container's threads, as the observer sees them."""
         return observer.threads_in(container_id)
 
+    def _pod_config(self, uid: str, attempt: int) -> api.PodSandboxConfig:
+        return api.PodSandboxConfig(
+            metadata=api.PodSandboxMetadata(
+                name=f"pod-{uid[:8]}", uid=uid, namespace="default", attempt=attempt
+            ),
+            linux=api.LinuxPodSandboxConfig(
+                cgroup_parent=self._cgroup_parent(uid),
+                security_context=api.LinuxSandboxSecurityContext(namespace_options=_namespaces()),
+            ),
+        )
+
+    def _container_config(self, command: Sequence[str], mounts: Sequence[Path]) -> api.ContainerConfig:
+        return api.ContainerConfig(
+            metadata=api.ContainerMetadata(name=f"c-{uuid.uuid4().hex[:8]}"),
+            image=api.ImageSpec(image=IMAGE),
+            command=list(command),
+            mounts=[
+                api.Mount(container_path=str(it), host_path=str(it.resolve()), readonly=True) for it in mounts
+            ],
+            linux=api.LinuxContainerConfig(
+                security_context=api.LinuxContainerSecurityContext(namespace_options=_namespaces())
+            ),
+        )
+
     async def _remove_sandbox(self, sandbox_id: str) -> None:
         await self.cri.stop_pod(sandbox_id)
         await self.cri.remove_pod(sandbox_id)
@@ -181,6 +178,14 @@ class PodMaker:
             leaf = f"{name}-burstable-pod{uid.replace('-', '_')}.slice"
             return f"/{name}.slice/{name}-burstable.slice/{leaf}"
         return f"/{name}/burstable/pod{uid}"
+
+
+def _namespaces() -> api.NamespaceOption:
+    return api.NamespaceOption(
+        network=api.NamespaceMode.NODE,  # no CNI here
+        pid=api.NamespaceMode.CONTAINER,
+        ipc=api.NamespaceMode.NODE,
+    )
 
 
 def nest(container_id: str, pid: int, name: str) -> list[Path]:

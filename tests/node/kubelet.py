@@ -1,0 +1,72 @@
+"""The kubelet's hands on a node: pods with container logs, in which each workload's first act can be read.
+
+Owns: where logs are, and reading the first act. Must not know: the plugin, which group is right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from tests.e2e.pods import PodMaker
+from tests.e2e.waiting import until
+from tests.node.program import PATIENCE
+from tests.node.witness import monitoring_group
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.e2e.containerd import Containerd
+    from tests.e2e.cri import api
+    from tests.e2e.pods import Pod
+    from tests.node.workloads import Workload
+
+__all__ = ["Kubelet"]
+
+
+class Kubelet(PodMaker):
+    """Makes pods and runs workloads in them."""
+
+    def __init__(self, containerd: Containerd) -> None:
+        super().__init__(containerd)
+        self._logs = containerd.directory / "logs"
+        self._log_of: dict[str, Path] = {}
+
+    async def run(self, pod: Pod, workload: Workload) -> str:
+        """Start a workload in a container of its own, and wait for its first act; returns its id."""
+        config = self._container_config(workload.command, workload.mounts)
+        config.log_path = f"{config.metadata.name}.log" if config.metadata is not None else "log"
+        container_id = await self.cri.create_container(pod.sandbox_id, config, pod.config)
+        self._log_of[container_id] = self._logs / pod.uid / config.log_path
+        await self.cri.start_container(container_id)
+        await until(
+            f"{workload.name} has said in which group it is",
+            lambda: self.first_group(container_id) is not None,
+            PATIENCE,
+        )
+        return container_id
+
+    async def runs_in_full(self, container_id: str, workload: Workload) -> None:
+        """Wait until a workload has all the threads that it is going to have."""
+        await until(
+            f"{workload.name} has {workload.threads} threads",
+            lambda: len(self.threads(container_id)) >= workload.threads,
+            PATIENCE,
+        )
+
+    def first_group(self, container_id: str) -> str | None:
+        """Return the group that a workload named first, "" for the default one; None if not yet."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return monitoring_group(_standard_output(self._log_of[container_id].read_text()))
+        return None
+
+    def _pod_config(self, uid: str, attempt: int) -> api.PodSandboxConfig:
+        config = super()._pod_config(uid, attempt)
+        config.log_directory = str(self._logs / uid)
+        return config
+
+
+def _standard_output(log: str) -> str:
+    """Return what a container printed, whole lines only, from a log in CRI's format."""
+    words = [line.split(" ", 3) for line in log.splitlines(keepends=True) if line.endswith("\n")]
+    return "".join(it[3] for it in words if len(it) == 4 and it[1:3] == ["stdout", "F"])

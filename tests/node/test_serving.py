@@ -1,0 +1,158 @@
+"""The program serves a node: pods come and go, and RMIDs run out."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import stat
+import time
+from typing import TYPE_CHECKING
+
+from tests.node.program import Refused
+from tests.node.workloads import FORKS, QUIET, SPINS, THREADS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.node.node import Node
+    from tests.node.program import Program
+
+LIMBO = 10.0
+"""Seconds within which a freed RMID can be used again. A kernel looks each second whether one is cold."""
+
+
+async def test_a_container_added_later_is_assigned_before_it_runs(node: Node, serving: Program) -> None:
+    """A workload's first act already happens in its pod's group, and so does all that it starts later."""
+    await serving.synchronized()
+    assert stat.S_IMODE(serving.control.stat().st_mode) == 0o600
+    async with node.kubelet() as kubelet:
+        pod, other = await kubelet.pod(), await kubelet.pod()
+        await serving.told(pod, "Exists 0/0")
+        forks = await kubelet.run(pod, FORKS)
+        assert kubelet.first_group(forks) == node.group(pod).name
+        await serving.told(pod, "Exists 1/1")
+        threads = await kubelet.run(pod, THREADS)
+        assert kubelet.first_group(threads) == node.group(pod).name
+        await serving.told(pod, "Exists 2/2")
+        await kubelet.runs_in_full(threads, THREADS)
+        await node.assert_truth(serving, {pod: [forks, threads], other: []})
+
+        told = len(serving.words(pod))
+        await kubelet.cri.update_container(threads, cpu_shares=2048)
+        await kubelet.remove_container(forks)
+        await serving.told(pod, "Exists 1/1")
+        assert len(serving.words(pod)) == told + 1, "an update is no event"
+        await kubelet.remove(other)
+        await serving.told(other, "removed")
+        await node.assert_truth(serving, {pod: [threads]})
+        await kubelet.remove(pod)
+        await serving.told(pod, "removed")
+        assert serving.words(pod) == ["Exists 0/0", "Exists 1/1", "Exists 2/2", "Exists 1/1", "removed"]
+        assert kubelet.cri.failures == []
+    await node.assert_truth(serving, {})
+
+
+async def test_a_pod_without_an_rmid_gets_its_group_when_the_caller_retries(
+    node: Node, serving: Program, record_property: Callable[[str, object], None]
+) -> None:
+    """Full of others' groups: Failed, CapacityError. One freed: busy in limbo, then Exists, then complete."""
+    await serving.synchronized()
+    async with node.kubelet() as kubelet:
+        first = await kubelet.pod()
+        container = await kubelet.run(first, QUIET)
+        await serving.told(first, "Exists 1/1")
+        await node.others.use_up()
+        pod = await kubelet.pod()
+        await serving.told(pod, "Failed 0/0")
+        crowd = [await kubelet.run(pod, FORKS), await kubelet.run(pod, THREADS)]
+        assert [kubelet.first_group(it) for it in crowd] == ["", ""], "the pod starts all the same"
+        await kubelet.runs_in_full(crowd[1], THREADS)
+        await serving.told(pod, "Failed 0/2")
+
+        told = serving.words(pod)
+        assert await refusal(serving, pod.uid) == "CapacityError"
+        report = await serving.call("retry_all")
+        assert (report["capacity_exhausted"], report["groups_created"]) == (True, 0)
+        assert await serving.call("retry_container", container_id=crowd[0]) == "partial"
+        assert serving.words(pod) == told, "a retry that fails tells nothing"
+
+        node.others.free_one()
+        refusals = await until_created(node, serving, pod.uid)
+        assert set(refusals) <= {"RmidsBusyError"}
+        record_property("refusals while in limbo", len(refusals))
+        await serving.told(pod, "Exists 0/2")
+        assert serving.words(pod) == [*told, "Exists 0/2"], "a group made by a retry starts no reconcile"
+        assert [await serving.call("retry_container", container_id=it) for it in crowd] == ["reconciled"] * 2
+        await serving.told(pod, "Exists 2/2")
+        assert serving.words(pod) == [*told, "Exists 0/2", "Exists 1/2", "Exists 2/2"]
+        assert await serving.call("retry_group", pod_uid=pod.uid) == {
+            "type": "Exists",
+            "path": str(node.group(pod)),
+        }
+        await node.assert_truth(serving, {first: [container], pod: crowd})
+
+
+async def test_pods_that_follow_each_other_through_limbo(
+    node: Node, serving: Program, record_property: Callable[[str, object], None]
+) -> None:
+    """With two RMIDs left, who takes over a hot one is refused, and gets its group within the deadline."""
+    await serving.synchronized()
+    await node.others.use_up()
+    node.others.free_one()
+    node.others.free_one()
+    busy = 0
+    async with node.kubelet() as kubelet:
+        alive = []
+        for _ in range(5):
+            pod = await kubelet.pod()
+            container = await kubelet.run(pod, SPINS)
+            if serving.words(pod)[:1] == ["Failed 0/0"]:
+                refusals = await until_created(node, serving, pod.uid)
+                assert set(refusals) <= {"RmidsBusyError"}
+                busy += len(refusals)
+                report = await serving.call("retry_all")
+                assert report["containers_reconciled"] == 1
+            else:
+                assert kubelet.first_group(container) == node.group(pod).name
+            await serving.told(pod, "Exists 1/1")
+            alive.append((pod, container))
+            await node.assert_truth(serving, {it: [cid] for it, cid in alive})
+            if len(alive) == 2:
+                gone, _ = alive.pop(0)
+                await kubelet.remove(gone)
+                await serving.told(gone, "removed")
+        assert kubelet.cri.failures == []
+    record_property("refusals while in limbo", busy)
+    await node.assert_truth(serving, {})
+
+
+async def refusal(program: Program, pod_uid: str) -> str | None:
+    """Ask for a pod's group once; return by which error that was refused, None where it exists now."""
+    try:
+        await program.call("retry_group", pod_uid=pod_uid)
+    except Refused as refused:
+        return refused.error
+    return None
+
+
+async def until_created(node: Node, program: Program, pod_uid: str) -> list[str]:
+    """Ask for a pod's group until it exists, at most as long as limbo may take; return the refusals.
+
+    In the beginning the kernel is asked too, before and after: what it says both times is what the program
+    must have said between.
+    """
+    refusals: list[str] = []
+    deadline = time.monotonic() + LIMBO
+    words = {errno.EBUSY: "RmidsBusyError", errno.ENOSPC: "CapacityError"}
+    for asked in range(10**6):
+        before = node.others.refusal() if asked < 3 else None
+        error = await refusal(program, pod_uid)
+        after = node.others.refusal() if before and error else None
+        if before == after and before in words:
+            assert error == words[before]
+        if error is None:
+            return refusals
+        refusals.append(error)
+        assert time.monotonic() < deadline, f"after {LIMBO} s still {error}"
+        await asyncio.sleep(0.1)
+    raise AssertionError("unreachable: the deadline comes first")
