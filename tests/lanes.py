@@ -77,8 +77,10 @@ def lane_of(item: pytest.Item) -> str | None:
         return world
     parts = item.path.relative_to(item.config.rootpath).parts
     lane = next((_DIRECTORIES[part] for part in parts if part in _DIRECTORIES), None)
-    # Below tests/kernel only what boots a guest is the lane; the builder's own tests run everywhere.
-    if lane == "kernel" and "image" not in getattr(item, "fixturenames", ()):
+    # Below tests/kernel only what boots a guest is the lane; the builder's own tests run everywhere. Below
+    # tests/node only what runs on the node is; the other tests judge the lane itself, from outside.
+    wanted = {"kernel": "image", "node": "node"}.get(lane or "")
+    if wanted is not None and wanted not in getattr(item, "fixturenames", ()):
         return None
     return lane
 
