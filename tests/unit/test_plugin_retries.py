@@ -490,6 +490,23 @@ def test_passes_do_not_overlap() -> None:
     run(main())
 
 
+def test_settled_waits_for_a_pass_that_has_only_begun() -> None:
+    """Between two of its items nothing is in flight, but it is not over."""
+
+    async def main() -> None:
+        it = bench()
+        await failed_pod(it)
+        passing = asyncio.create_task(it.plugin.retry_all_once())
+        await asyncio.sleep(0)  # the pass exists and has not taken its first step
+        assert it.fs.count("create_dir") == 0
+        await it.plugin.settled()
+        assert it.groups() == ["pod_a"]
+        assert await passing == RetryReport(groups_created=1)
+        await it.plugin.close()
+
+    run(main())
+
+
 def test_a_call_in_the_middle_of_a_pass_begins_no_second_one() -> None:
     """What the pass has tried already is not tried again for a caller that comes later."""
 
