@@ -62,12 +62,16 @@ def run(options: Namespace, environment: Mapping[str, str]) -> int:
             Exit.CONFIG, "--cleanup-on-exit with an empty group prefix would remove everybody's groups"
         )
     provider = _provider(options, config)
-    resctrl = Resctrl.with_provider(
-        provider, ResctrlConfig(root=config.resctrl_root, group_prefix=config.group_prefix)
-    )
+    resctrl = _resctrl(provider, config)
     _preflight(resctrl, auto_mount=config.auto_mount)
     with _event_stream(options.events) as stream:
         return asyncio.run(_serve(options, environment, config, resctrl, stream))
+
+
+def _resctrl(provider: FsProvider, config: ResctrlPluginConfig) -> Resctrl[FsProvider]:
+    return Resctrl.with_provider(
+        provider, ResctrlConfig(root=config.resctrl_root, group_prefix=config.group_prefix)
+    )
 
 
 def _provider(options: Namespace, config: ResctrlPluginConfig) -> FsProvider:
@@ -189,7 +193,10 @@ async def _serve(
     if not await asyncio.to_thread(sink.close):
         log.warning("events_unread", reason="the reader is too slow; what is queued is lost")
     if options.cleanup_on_exit:
-        await asyncio.to_thread(_clean_up, resctrl, log)
+        in_force = _resctrl(
+            resctrl.fs, plugin.config
+        )  # a runtime that launched us may have given another prefix
+        await asyncio.to_thread(_clean_up, in_force, log)
     _raise_what_ended(done, unread=unread.is_set())
     return Exit.OK
 
