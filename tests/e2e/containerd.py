@@ -18,9 +18,10 @@ import signal
 import subprocess
 import sys
 from enum import Enum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from grpclib.exceptions import GRPCError
 
 from tests.e2e import observer, runc_wrapper
 from tests.e2e.cri import CriClient
@@ -158,8 +159,15 @@ class Containerd:
         if not self._imported:
             self._import_image()
         async with CriClient(self.socket) as cri:
-            # CRI learns of an image by an event, so a moment after the import has returned.
-            await until("CRI knows the image", partial(cri.has_image, IMAGE))
+
+            async def knows_image() -> bool:
+                # CRI listens before it is initialized, and refuses until then; and it learns of an image by
+                # an event, a moment after the import has returned.
+                with contextlib.suppress(GRPCError):
+                    return await cri.has_image(IMAGE)
+                return False
+
+            await until("CRI knows the image", knows_image, 20.0)
 
     def install_plugin(self, name: str, script: str, config: str) -> None:
         """Put a plugin where the daemon starts plugins from; it does so at its own next start.
