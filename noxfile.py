@@ -1,6 +1,8 @@
 """Every check of this project, by name: `nox` runs the default ones, `nox -l` lists them all.
 
-Default: lint, typing, tests, docs. On demand: e2e_containerd, demo, proto, build.
+Default: lint, typing, tests, docs. On demand: the lanes e2e_containerd, e2e_kernel, e2e_node and e2e_hardware;
+demo, proto, build. What follows `--` goes to pytest (for e2e_hardware: to the lane's script), and
+`--require=NAME` makes the skip of a lane a failure.
 """
 
 from __future__ import annotations
@@ -139,6 +141,29 @@ def e2e_containerd(session: nox.Session) -> None:
     """Run the plugin under a real containerd; root only. Add `--require=containerd` to forbid a skip."""
     session.install("-e", ".[nri]", *_group("test"))
     session.run("pytest", "tests/e2e", *session.posargs)
+
+
+@nox.session
+def e2e_kernel(session: nox.Session) -> None:
+    """Run the scenarios on the kernel's own resctrl, in a guest whose image is made from packages, once."""
+    session.install("-e", ".[nri]", *_group("test"))
+    session.run("python", "-m", "tests.kernel.build", "--install")
+    session.run("pytest", "tests/kernel", *session.posargs)
+
+
+@nox.session
+def e2e_node(session: nox.Session) -> None:
+    """Run a whole node in one guest: containerd, runc, NRI, the installed program, the kernel's resctrl."""
+    session.install("-e", ".[nri]", *_group("test"))
+    session.run("python", "-m", "tests.kernel.build", "--install")
+    session.run("pytest", "tests/node", *session.posargs)
+
+
+@nox.session
+def e2e_hardware(session: nox.Session) -> None:
+    """Run the same bodies on this machine's RDT; its runbook says what is touched and what never is."""
+    session.install("-e", ".[nri]", *_group("test"))
+    session.run("python", "-m", "tests.hardware.lane", *session.posargs)
 
 
 @nox.session
