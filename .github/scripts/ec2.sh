@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# One metal instance for the hardware lane: `ec2.sh start|run|fetch|stop|reap`. State is what the caller passes in.
+#
+# The instance ends itself: it shuts down after $LIFETIME_MINUTES whatever becomes of this workflow, and a
+# shutdown terminates it. `reap` terminates what is older than that all the same.
+set -euo pipefail
+
+: "${LIFETIME_MINUTES:=75}"
+: "${LANE_TAG:=resctrl-hardware-lane}"
+
+start() { # start SHA -> prints the instance id
+  local image user_data
+  image=$(aws ssm get-parameter --query Parameter.Value --output text \
+    --name /aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id)
+  user_data=$(printf '#!/bin/sh\nshutdown -h +%s\n' "$LIFETIME_MINUTES" | base64 -w0)
+  aws ec2 run-instances --image-id "$image" --instance-type "$INSTANCE_TYPE" --subnet-id "$SUBNET_ID" \
+    --security-group-ids "$SECURITY_GROUP_ID" --associate-public-ip-address --count 1 \
+    --instance-initiated-shutdown-behavior terminate --instance-market-options MarketType=spot \
+    --metadata-options HttpTokens=required --user-data "$user_data" \
+    --block-device-mappings 'DeviceName=/dev/sda1,Ebs={VolumeSize=16,DeleteOnTermination=true}' \
+    --tag-specifications "ResourceType=instance,Tags=[{Key=lane,Value=$LANE_TAG},{Key=commit,Value=$1}]" \
+    --query 'Instances[0].InstanceId' --output text
+}
+
+_address() {
+  aws ec2 wait instance-running --instance-ids "$1"
+  aws ec2 describe-instances --instance-ids "$1" \
+    --query 'Reservations[0].Instances[0].PublicIpAddress' --output text
+}
+
+_admit() { # a key of our own is accepted for one minute
+  [ -f "$RUNNER_TEMP/key" ] || ssh-keygen -q -t ed25519 -N '' -f "$RUNNER_TEMP/key"
+  aws ec2-instance-connect send-ssh-public-key --instance-id "$1" --instance-os-user ubuntu \
+    --ssh-public-key "file://$RUNNER_TEMP/key.pub" >/dev/null
+}
+
+_options=(-o StrictHostKeyChecking=accept-new -o ConnectTimeout=10 -o ServerAliveInterval=15)
+
+run() { # run INSTANCE COMMAND: as root there; waits for the instance's sshd, at most 20 minutes (metal is slow)
+  local address attempt
+  address=$(_address "$1")
+  for attempt in $(seq 80); do
+    _admit "$1"
+    if ssh -i "$RUNNER_TEMP/key" "${_options[@]}" "ubuntu@$address" true 2>/dev/null; then
+      _admit "$1"
+      ssh -i "$RUNNER_TEMP/key" "${_options[@]}" "ubuntu@$address" "sudo bash -euc $(printf %q "$2")"
+      return
+    fi
+    echo "attempt $attempt: $1 does not answer yet" >&2
+    sleep 10
+  done
+  echo "instance $1 never answered" >&2
+  return 1
+}
+
+fetch() { # fetch INSTANCE PATH TARGET: a directory there, to here
+  local address
+  address=$(_address "$1")
+  _admit "$1"
+  ssh -i "$RUNNER_TEMP/key" "${_options[@]}" "ubuntu@$address" "sudo tar -C $(printf %q "$2") -czf - ." >"$3"
+}
+
+stop() { # stop INSTANCE...
+  aws ec2 terminate-instances --instance-ids "$@" >/dev/null
+}
+
+reap() { # terminate what outlived its time
+  local limit old
+  limit=$(date -u -d "-$LIFETIME_MINUTES minutes" +%Y-%m-%dT%H:%M:%S)
+  old=$(aws ec2 describe-instances --output text \
+    --filters "Name=tag:lane,Values=$LANE_TAG" 'Name=instance-state-name,Values=pending,running,stopping,stopped' \
+    --query "Reservations[].Instances[?LaunchTime<'$limit'].InstanceId")
+  if [ -n "$old" ]; then
+    # One word per instance.
+    # shellcheck disable=SC2086
+    stop $old
+  fi
+  echo "reaped: ${old:-none}"
+}
+
+"$@"
