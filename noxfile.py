@@ -1,6 +1,6 @@
 """Every check of this project, by name: `nox` runs the default ones, `nox -l` lists them all.
 
-Default: lint, typing, tests, docs. On demand: the lanes e2e_containerd, e2e_kernel, e2e_node and e2e_hardware;
+Default: lint, typing, tests, docs. On demand: the lanes e2e_containerd, e2e_kernel, e2e_node, e2e_hardware;
 demo, proto, build. What follows `--` goes to pytest (for e2e_hardware: to the lane's script), and
 `--require=NAME` makes the skip of a lane a failure.
 """
