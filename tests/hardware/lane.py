@@ -129,7 +129,7 @@ class Lane:
         junit.unlink(missing_ok=True)
         command = [
             sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", "-o", f"timeout={_TEST_SECONDS}",
-            "-o", "junit_family=xunit2", f"--junit-xml={junit}", *arguments,
+            f"--junit-xml={junit}", *arguments,
         ]  # fmt: skip
         _say(f"lane: {name}: {' '.join(arguments)}\n")
         process = subprocess.Popen(

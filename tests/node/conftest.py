@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
@@ -75,6 +75,24 @@ def lane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return run_lane(tmp_path_factory.mktemp("lane"), node_tests=None if whole else chosen)
     except (KernelLaneError, Unobtainable) as error:
         pytest.fail(f"--require=node: {error}", pytrace=False)
+
+
+class Record(Protocol):
+    """Keeps a number for the report. pytest's own record_property warns with today's kind of junit.xml."""
+
+    def __call__(self, name: str, value: float) -> None:
+        """Keep it."""
+        ...
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Record:
+    """Keeps a number that a scenario measured, for the summary."""
+
+    def keep(name: str, value: float) -> None:
+        request.node.user_properties.append((name, value))
+
+    return keep
 
 
 @pytest.fixture(scope="session")

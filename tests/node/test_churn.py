@@ -14,9 +14,10 @@ from tests.node.witness import frozen_cgroup
 from tests.node.workloads import FORKS, PROCESSES, QUIET, SHORT, THREADS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from tests.e2e.pods import Pod
+    from tests.node.conftest import Record
     from tests.node.kubelet import Kubelet
     from tests.node.node import Node
     from tests.node.program import Program
@@ -138,9 +139,7 @@ class Churn:
                 self._calls.release()
 
 
-async def test_nothing_leaks_and_nobody_strays(
-    node: Node, program: Program, record_property: Callable[[str, object], None]
-) -> None:
+async def test_nothing_leaks_and_nobody_strays(node: Node, program: Program, record: Record) -> None:
     """Over all lives and two kills each workload starts in its pod's group; at rest the truth is whole."""
     began = time.monotonic()
     async with node.kubelet() as kubelet:
@@ -168,10 +167,10 @@ async def test_nothing_leaks_and_nobody_strays(
         assert churn.strays == []
         await node.assert_truth(program, lasting)
         assert kubelet.cri.failures == []
-        record_property("pod lifecycles", churn.ended)
-        record_property("first acts judged", churn.judged)
-        record_property("CRI calls", kubelet.cri.calls)
-        record_property("seconds for all lives", round(time.monotonic() - began))
+        record("pod lifecycles", churn.ended)
+        record("first acts judged", churn.judged)
+        record("CRI calls", kubelet.cri.calls)
+        record("seconds for all lives", round(time.monotonic() - began))
         assert churn.ended == LIFECYCLES
         assert churn.judged >= LIFECYCLES
 
