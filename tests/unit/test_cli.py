@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from nri_resctrl_plugin import Exists, PodResctrlAddOrUpdate, PodResctrlRemoved, PodUid
+from nri_resctrl_plugin import (
+    Exists,
+    PodResctrlAddOrUpdate,
+    PodResctrlRemoved,
+    PodUid,
+    ResctrlPlugin,
+    RetryReport,
+)
 from nri_resctrl_plugin.cli import main
 from nri_resctrl_plugin.cli.exits import Exit, Stop
 from nri_resctrl_plugin.cli.settings import settings
@@ -436,6 +443,32 @@ class TestServing:
         records = [json.loads(line) for line in text_of(capsys).splitlines()]
         (record,) = [record for record in records if record["event"] == "exit_cleanup"]
         assert (record["removed"], record["removal_failures"]) == (1, 0)
+
+    def test_nothing_is_done_that_nobody_asked_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """--retry-interval=0 never retries, and without --cleanup-on-exit groups stay in place."""
+        events, path = tmp_path / "events", tmp_path / "nri.sock"
+        retries: list[object] = []
+
+        async def counted(plugin: object) -> RetryReport:
+            retries.append(plugin)
+            return RetryReport()
+
+        monkeypatch.setattr(ResctrlPlugin, "retry_all_once", counted)
+
+        async def script() -> None:
+            async with RuntimeSide(path) as runtime:
+                await runtime.synchronized()
+                await runtime.run_pod(POD)
+                await until(events.read_text, "the group was told")
+
+        arguments = ["--resctrl=fake", "--retry-interval=0", "--log-format=json", "--socket-path", str(path)]
+        assert serve([*arguments, "--events", str(events)], script, {}) == Exit.OK
+        assert retries == []
+        records = [json.loads(line)["event"] for line in text_of(capsys).splitlines()]
+        assert "startup_cleanup" in records
+        assert "exit_cleanup" not in records
 
     def test_standard_output_is_for_events_alone(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
