@@ -17,7 +17,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Final
 
-from nri_resctrl_plugin.cli.exits import Exit, Stop
+from nri_resctrl_plugin.cli.exits import Exit, Stop, complain, flush_standard_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,10 +51,12 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
 
         return run(options, environment)
     except Stop as stop:
-        print(f"nri-resctrl-plugin: {stop}", file=sys.stderr)
+        complain(str(stop))
         return stop.status
     except KeyboardInterrupt:
         return Exit.OK
+    finally:
+        flush_standard_error()
 
 
 def _two_dashes(argument: str) -> str:

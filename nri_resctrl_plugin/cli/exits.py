@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from enum import IntEnum
+from typing import TextIO
 
-__all__ = ["Exit", "Stop", "flush_standard_output"]
+__all__ = ["Exit", "Stop", "complain", "flush_standard_error", "flush_standard_output"]
 
 
 class Exit(IntEnum):
@@ -36,14 +38,34 @@ class Stop(Exception):  # noqa: N818 - not always an error: it carries how the p
         super().__init__(message)
 
 
+def complain(text: str) -> None:
+    """Say on standard error why the program ends, if anybody can hear it."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(f"nri-resctrl-plugin: {text}", file=sys.stderr)
+
+
 def flush_standard_output() -> None:
-    """Flush what was printed; where nobody reads it any more, print to nowhere from now on.
+    """Flush what was printed; where it cannot be written, print to nowhere from now on.
 
     At the interpreter's end a reader that is gone would change the exit status.
     """
+    _flush(sys.stdout)
+
+
+def flush_standard_error() -> None:
+    """As `flush_standard_output`, of the log and the complaints."""
+    _flush(sys.stderr)
+
+
+def _flush(stream: TextIO | None) -> None:
+    if stream is None:  # the program was started with that descriptor closed
+        return
     try:
-        sys.stdout.flush()
+        stream.flush()
     except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+    except ValueError:  # it is closed
+        return

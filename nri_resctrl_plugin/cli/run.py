@@ -118,6 +118,8 @@ def _preflight(resctrl: Resctrl[FsProvider], *, auto_mount: bool) -> None:
 @contextlib.contextmanager
 def _event_stream(target: str) -> Iterator[IO[str]]:
     if target == "-":
+        if sys.stdout is None:
+            raise Stop(Exit.IO, "standard output is closed: give a path for --events")
         try:
             yield sys.stdout
         finally:

@@ -639,6 +639,62 @@ class TestProcess:
             assert "nobody reads the events" in running.errors.read_text()
 
 
+def unread_pipe() -> int:
+    """Return the writing end of a pipe that nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+class TestLostLogs:
+    """A log that cannot be written costs nothing but itself."""
+
+    @pytest.mark.parametrize("log", ["unread", "full", "closed"])
+    def test_pods_are_served_all_the_same(self, log: str, tmp_path: Path) -> None:
+        """With standard error unread, on a full disk or closed: answers, events and status are as ever."""
+        path, events = tmp_path / "nri.sock", tmp_path / "events"
+        events.touch()
+        target = unread_pipe() if log == "unread" else os.open("/dev/full", os.O_WRONLY)
+        arguments = ["run", "--resctrl=fake", "--log-level=debug", "--socket-path", str(path)]
+        shell = 'exec "$@" 2>&-' if log == "closed" else 'exec "$@"'
+
+        async def play(process: subprocess.Popen[bytes]) -> None:
+            async with asyncio.timeout(20), RuntimeSide(path) as runtime:
+                await runtime.synchronized()
+                await runtime.run_pod(POD)
+                await until(events.read_text, "the group was told")
+                assert runtime.dropped == []
+                process.terminate()
+                await asyncio.to_thread(process.wait, 15)
+
+        with subprocess.Popen(
+            ["/bin/sh", "-c", shell, "sh", *PROGRAM, *arguments, "--events", str(events)],
+            stderr=target,
+            env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        ) as process:
+            os.close(target)
+            try:
+                asyncio.run(play(process))
+            finally:
+                process.kill()
+        assert process.returncode == Exit.OK
+        assert [line["pod_uid"] for line in lines_of(events)] == ["uid0"]
+
+    @pytest.mark.parametrize("log", ["unread", "full"])
+    def test_a_refusal_keeps_its_status(self, log: str) -> None:
+        """A complaint that nobody can read does not change how the program ends."""
+        target = unread_pipe() if log == "unread" else os.open("/dev/full", os.O_WRONLY)
+        done = subprocess.run(
+            [*PROGRAM, "run", "--resctrl=fake", "-idx=5"],
+            stderr=target,
+            env={"PYTHONPATH": str(Path(__file__).parents[2])},
+            check=False,
+            timeout=30,
+        )
+        os.close(target)
+        assert done.returncode == Exit.USAGE
+
+
 class TestLineSink:
     """Lines go out in order, and never hold up the plugin."""
 
