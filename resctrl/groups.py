@@ -211,8 +211,10 @@ class Resctrl(Generic[P]):
         """Put all threads that a source lists into a group, until it lists nothing new.
 
         Threads can be born while the others are being moved, so the source is asked again after each pass.
-        It is always asked once more after the last write: what it lists then and what is not in the group is
-        missing, so a source that never comes to rest is never reported complete.
+        It is always asked once more after the last write that took a thread: what it lists then and what is
+        not in the group is missing, so a source that never comes to rest is never reported complete. A thread
+        that was gone in the last pass and is listed nevertheless is written once more: its id may be in use
+        again. Gone twice is dead.
 
         Args:
             group: A group of ours.
@@ -229,18 +231,17 @@ class Resctrl(Generic[P]):
         require_ours(self._config, Operation.ASSIGN_TASKS, group)
         passes = Passes()
         while True:
-            live = self._checked(group, source())
-            if not live:
-                raise EmptyPidSetError(Operation.ASSIGN_TASKS, group, partial=passes.partial())
+            live = self._listed(group, passes, source)
             new = passes.untried(live)
             if not new or passes.count == max_passes:
                 break
-            try:
-                assigned, gone, refusal = self._assign(group, new)
-            except ResctrlError as error:
-                error.partial = passes.partial(error.partial)
-                raise
-            passes.record(new, assigned, gone, refusal)
+            self._write(group, passes, new)
+            passes.count += 1
+        again = passes.doubtful(live)
+        if again:
+            self._write(group, passes, again)
+        if not passes.assigned.isdisjoint(again):
+            live = self._listed(group, passes, source)
         inside = set(self.list_group_tasks(group))
         missing = passes.missing(live, inside, lambda: self._checked(group, source()))
         if passes.refusal is not None:
@@ -301,6 +302,22 @@ class Resctrl(Generic[P]):
             if not 0 < tid <= _LARGEST_TID:
                 raise InvalidTidError(Operation.ASSIGN_TASKS, group, detail=f"{tid} is no thread id")
         return unique
+
+    def _listed(self, group: Path, passes: Passes, source: TidSource) -> list[Tid]:
+        """Ask the source, which has to list something."""
+        live = self._checked(group, source())
+        if not live:
+            raise EmptyPidSetError(Operation.ASSIGN_TASKS, group, partial=passes.partial())
+        return live
+
+    def _write(self, group: Path, passes: Passes, tids: Sequence[Tid]) -> None:
+        """Write threads and take the outcome into the account."""
+        try:
+            assigned, gone, refusal = self._assign(group, tids)
+        except ResctrlError as error:
+            error.partial = passes.partial(error.partial)
+            raise
+        passes.record(tids, assigned, gone, refusal)
 
     def _assign(self, group: Path, tids: Sequence[Tid]) -> tuple[set[Tid], set[Tid], ResctrlError | None]:
         """Write threads one by one; return those taken, those gone, and the first refusal of a thread."""

@@ -23,11 +23,11 @@ class Passes:
     """The running account of one reconcile.
 
     Attributes:
-        count: How often threads were written.
+        count: How many passes there were; what is written again after the last one is none.
         assigned: Threads that the kernel took.
         refused: Threads that it would not take, now or later in this call.
-        gone: Threads that were no more in the latest pass.
-        total_gone: How many answers of that kind there were in all passes.
+        gone: Threads that were no more when they were written last.
+        total_gone: How many answers of that kind there were in all.
         refusal: The first refusal of a thread.
     """
 
@@ -42,11 +42,14 @@ class Passes:
         """Return those that have to be written; one that was gone and is listed again is tried again."""
         return [tid for tid in live if tid not in self.assigned and tid not in self.refused]
 
+    def doubtful(self, live: Iterable[Tid]) -> list[Tid]:
+        """Return those that were gone in the last pass and are listed after it: dead, or used again."""
+        return [tid for tid in live if tid in self.gone]
+
     def record(
         self, written: Sequence[Tid], assigned: set[Tid], gone: set[Tid], refusal: ResctrlError | None
     ) -> None:
-        """Take the outcome of one pass into the account."""
-        self.count += 1
+        """Take the outcome of one pass, or of writing again after the last, into the account."""
         self.assigned |= assigned
         self.refused |= set(written) - assigned - gone
         self.gone = gone
@@ -64,7 +67,7 @@ class Passes:
         """Count the live threads that are not in the group.
 
         Args:
-            live: The listing that was taken after the last write.
+            live: The listing that was taken after the last write that took a thread.
             inside: The threads in the group, read after that.
             relist: Lists the threads once more. It is asked only if a thread that was taken is not in the
                 group any more: either it has died meanwhile, or somebody moved it away.

@@ -120,11 +120,66 @@ def test_the_dead_are_not_missing(machine: Machine) -> None:
 
 
 def test_dead_but_still_listed(machine: Machine) -> None:
-    """A thread that answered ESRCH in the last pass counts as dead, whatever the source says."""
+    """A thread that answers ESRCH in the last pass and once more after it is dead, whatever is listed."""
     (tid,) = machine.threads(1)
     dead = machine.dead()
     result = machine.resctrl.reconcile_group(machine.group, lambda: [tid, dead], max_passes=3)
     assert result == ReconcileResult(assigned=1, missing=0, passes=3)
+
+
+def test_an_id_that_is_used_again_after_the_last_pass(machine: Machine) -> None:
+    """ESRCH of the last pass is no proof once the id is listed again: it is written once more, and taken."""
+    (a,) = machine.threads(1)
+    reused = machine.dead()
+    looks = 0
+
+    def source() -> list[Tid]:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            machine.fake.spawn(tid=reused)
+        return [a, reused]
+
+    result = machine.resctrl.reconcile_group(machine.group, source, max_passes=1)
+    assert result == ReconcileResult(assigned=2, missing=0, passes=1)
+    assert machine.fake.tasks_in(machine.group) == {a, reused}
+    assert machine.fs.count("read_text", TASKS) == 1
+
+
+def test_children_of_the_last_one_taken(machine: Machine) -> None:
+    """What is taken after the last look may have had children outside meanwhile: there is one look more."""
+    (a,) = machine.threads(1)
+    reused = machine.dead()
+    machine.faulty.before("write_all", lambda _: machine.fake.spawn(tid=reused), nth=2)
+    child = machine.fake.spawn()
+    source = listings([a, reused], [a, reused], [a, reused, child])
+    result = machine.resctrl.reconcile_group(machine.group, source, max_passes=1)
+    assert result == ReconcileResult(assigned=2, missing=1, passes=1)
+
+
+def test_nothing_listed_after_the_last_one_taken(machine: Machine) -> None:
+    """The look after it is like the others: who lists nothing is not complete."""
+    (a,) = machine.threads(1)
+    reused = machine.dead()
+    machine.faulty.before("write_all", lambda _: machine.fake.spawn(tid=reused), nth=2)
+    source = listings([a, reused], [a, reused], [])
+    with pytest.raises(EmptyPidSetError) as caught:
+        machine.resctrl.reconcile_group(machine.group, source, max_passes=1)
+    assert caught.value.partial == AssignmentResult(assigned=2, missing=1)
+
+
+def test_an_id_that_is_used_again_elsewhere(machine: Machine) -> None:
+    """A thread that is refused when it is written once more is a refusal like any other."""
+    (a,) = machine.threads(1)
+    reused = machine.dead()
+
+    def classed(_: object) -> None:
+        put(machine.fake, ROOT / "c1", f"{machine.fake.spawn(tid=reused)}")
+
+    machine.faulty.before("write_all", classed, nth=3, path=TASKS)
+    with pytest.raises(TaskNotInParentError) as caught:
+        machine.resctrl.reconcile_group(machine.group, lambda: [a, reused], max_passes=2)
+    assert caught.value.partial == AssignmentResult(assigned=1, missing=2)
 
 
 def test_death_between_the_last_look_and_the_read(machine: Machine) -> None:
