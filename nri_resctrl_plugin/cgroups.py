@@ -11,7 +11,8 @@ Rules:
     3. `/proc/<pid>/cgroup` is the reliable way where a pid is known, but a pid may have been recycled: what
        it says counts only if it names this container. Otherwise the path that the runtime told is used.
     4. What vanishes while it is read (ENOENT, ENODEV) is gone and no error: a container that ended has no
-       threads. Ids that are not positive are dropped: 0 stands for a task outside our pid namespace.
+       threads. A thread listed as 0 is one outside our pid namespace: it lives, and cannot be named, so the
+       listing is refused with the mend instead of being shortened in silence.
     5. One hierarchy is enough: a container's threads are below its cgroup in each one that the runtime joins.
 """
 
@@ -324,7 +325,11 @@ def _walk(top: str, threads_file: str) -> list[Tid]:
                 raise _refused(directory, error) from error
         except ValueError as error:
             raise CgroupError(f"{directory}/{threads_file} lists something that is no thread id") from error
-    return [tid for tid in found if tid > 0]
+    if found and min(found) <= 0:
+        raise CgroupError(
+            f"{top!r} holds threads outside our pid namespace (as 0): run in the host's (hostPID: true)"
+        )
+    return list(found)
 
 
 def _refused(path: str, error: OSError) -> CgroupError:

@@ -237,9 +237,10 @@ class Driver(Generic[P]):
             case Failure(error):
                 if isinstance(error, NotMountedError) and self._mount_error is not None:
                     error = self._mount_error  # says why it is not mounted
-                if not self.waiters.creation_failed(pod_uid, error):
+                collected = self.waiters.creation_failed(pod_uid, error)
+                self.take(GroupRefused(pod_uid, str(error)))  # before the log, which may fail
+                if not collected:
                     self._log.warning("group_refused", pod_uid=pod_uid, error=str(error))
-                self.take(GroupRefused(pod_uid, str(error)))
 
     def _deleted(self, pod_uid: PodUid, path: Path, outcome: Outcome[None]) -> None:
         match outcome:
@@ -259,11 +260,11 @@ class Driver(Generic[P]):
         if isinstance(error, EmptyPidSetError):
             error = None  # nothing runs in it (yet, or any more): partial, and no fault of anybody
         collected = self.waiters.attempt_failed(container_id, error)
+        self.take(TasksReconciled(pod_uid, container_id, complete))  # before the log, which may fail
         if error is not None and not collected:
             self._log.warning(
                 "reconcile_failed", container_id=container_id, pod_uid=pod_uid, error=str(error)
             )
-        self.take(TasksReconciled(pod_uid, container_id, complete))
 
     # --- who waits ---
 

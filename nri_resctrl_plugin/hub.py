@@ -244,5 +244,5 @@ class EventHub:
     def _call(self, callback: Callable[[PodResctrlEvent], None], event: PodResctrlEvent) -> None:
         try:
             callback(event)
-        except Exception:  # noqa: BLE001 - a subscriber's bug must not reach the plugin
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - a subscriber's bug must not reach the plugin
             self._log.exception("subscriber_failed", pod_uid=event.pod_uid)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 
 import structlog
+from attrs import evolve
 
 from nri_resctrl_plugin.cgroups import CgroupPidSource
 from nri_resctrl_plugin.config import ResctrlPluginConfig
@@ -337,8 +338,9 @@ class ResctrlPlugin(Generic[P]):
         try:
             config = ResctrlPluginConfig.from_yaml(text, source="the runtime's configuration", base=present)
         except ConfigError as error:
-            self._log.error("configuration_refused", error=str(error))
-            return
+            # An end here would end the runtime that launched us; a sweep could hit somebody else's groups.
+            self._log.error("configuration_refused", error=str(error), consequence="nothing is swept")
+            config = evolve(present, cleanup_on_start=False)
         if config == present:
             return
         if not self._driver.untouched:

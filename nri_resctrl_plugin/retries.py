@@ -85,7 +85,7 @@ class Retries(Generic[P]):
             driver.take(GroupRetried(pod_uid))
         outcome = await answer
         if isinstance(outcome, Exception):
-            raise outcome
+            raise outcome.with_traceback(None)  # one error may answer many: it must not gather frames
         return outcome
 
     async def container(self, container_id: ContainerId) -> ContainerState:
@@ -107,7 +107,7 @@ class Retries(Generic[P]):
             driver.take(ContainerRetried(container_id))
         outcome = await answer
         if isinstance(outcome, Exception):
-            raise outcome
+            raise outcome.with_traceback(None)  # one error may answer many: it must not gather frames
         return outcome
 
     async def all_once(self) -> RetryReport:

@@ -3,7 +3,8 @@
 Owns: varints, field tags, lengths. Must not know: any message's meaning.
 
 It exists because the generated code accepts a message that was cut short as if it were whole. What walks
-through here is whole.
+through here is whole at the level that is walked: of a message inside another the length is checked, not the
+content.
 
 Rules:
     1. Pure: bytes in, values out, `WireError` for anything that is no protobuf.

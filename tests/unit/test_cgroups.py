@@ -388,11 +388,13 @@ def test_a_container_that_is_gone_has_no_threads(host: Host) -> None:
     assert host.tids() == []
 
 
-def test_ids_that_are_not_positive_are_dropped(host: Host) -> None:
-    """0 stands for a task outside our pid namespace; written to a tasks file it would move the writer."""
+@pytest.mark.parametrize("listed", [[0], [0, 7, 0], [7, -1]])
+def test_threads_outside_our_pid_namespace_are_an_error_with_its_mend(host: Host, listed: list[int]) -> None:
+    """Without hostPID threads read as 0: nothing is assigned or called complete, and it is said why."""
     host.v2()
-    host.cgroup(PATH, [0, 7, 0, -1])
-    assert host.tids() == [7]
+    host.cgroup(PATH, listed)
+    with pytest.raises(CgroupError, match="hostPID"):
+        host.tids()
 
 
 def test_each_thread_is_listed_once(host: Host) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from nri_resctrl_plugin import (
@@ -526,21 +528,65 @@ def test_a_launched_plugin_takes_its_settings_from_configure(tmp_path: Path) -> 
     run(main())
 
 
-def test_settings_that_come_too_late_or_are_wrong_change_nothing() -> None:
+def test_settings_that_come_too_late_change_nothing() -> None:
     """They are logged: an error answer to Configure would keep the runtime from starting."""
 
     async def main() -> None:
         it = bench()
         with capture_logs() as logs:
-            await it.plugin.configure(RuntimeInfo(config="group_prefx: x"))
             await it.plugin.run_pod_sandbox(pod("a", "s"))
             await it.plugin.configure(RuntimeInfo(config="group_prefix: pod_"))
             await it.plugin.configure(RuntimeInfo(config="group_prefix: x_"))
+            await it.plugin.configure(RuntimeInfo(config="group_prefx: x"))
             await it.plugin.settled()
         assert it.plugin.config == ResctrlPluginConfig()
         events = [log["event"] for log in logs]
         assert events.count("configuration_refused") == 1
-        assert events.count("configuration_ignored") == 1
+        assert events.count("configuration_ignored") == 2
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_a_log_that_fails_costs_no_outcome() -> None:
+    """Where nothing can be logged, what became of a group and of a container is told all the same."""
+
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "the disk is full")
+
+    async def main() -> None:
+        it = bench(kernel=FakeFs(num_rmids=2))
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # it hears of the log's failures
+        await it.plugin.run_pod_sandbox(pod("a", "s"))
+        it.faults.fail("write_all", errno.EIO)
+        await it.start("c", "s", "a")
+        await it.plugin.run_pod_sandbox(pod("b", "t"))
+        await it.plugin.settled()
+        assert it.plugin.container_state("c") is ContainerState.PARTIAL
+        assert isinstance(it.plugin.snapshot()[PodUid("b")].group_state, Failed)
+        await it.plugin.close()
+
+    structlog.configure(processors=[full])
+    try:
+        run(main())
+    finally:
+        structlog.reset_defaults()
+
+
+def test_settings_that_are_refused_sweep_nothing() -> None:
+    """With a typo in the runtime's text it is not known which groups are ours, so none is swept."""
+
+    async def main() -> None:
+        it = bench()
+        root = it.kernel.root
+        it.kernel.create_dir(root / "mon_groups" / "pod_of_somebody")
+        with capture_logs() as logs:
+            await it.plugin.configure(RuntimeInfo(config="group_prefx: mine_\ncleanup_on_start: false"))
+            await it.plugin.synchronize([pod("a", "s")], [])
+            await it.plugin.settled()
+        assert it.kernel.read_child_dirs(root / "mon_groups") == ["pod_a", "pod_of_somebody"]
+        (refused,) = [log for log in logs if log["event"] == "configuration_refused"]
+        assert "group_prefx" in refused["error"]
         await it.plugin.close()
 
     run(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import math
+import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -29,6 +30,7 @@ from resctrl import (
     CapacityError,
     GroupNotFoundError,
     NoPermissionError,
+    NotMountedError,
     ResctrlError,
     RmidsBusyError,
     TaskNotInParentError,
@@ -110,6 +112,25 @@ def test_a_group_that_is_refused_again_raises_the_typed_error_in_silence(
         with pytest.raises(error):
             await it.plugin.retry_group_creation("a")
         assert await told(it) == []
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_an_error_that_answers_many_retries_does_not_grow() -> None:
+    """On a node where resctrl is not mounted the same error is raised for ever; it gathers no frames."""
+
+    async def main() -> None:
+        it = bench(kernel=FakeFs(mounted=False))
+        await it.plugin.synchronize([pod("a", "s")], [])
+        await it.plugin.settled()
+        depths = set()
+        for _ in range(20):
+            with pytest.raises(NotMountedError) as raised:
+                await it.plugin.retry_group_creation("a")
+            depths.add(len(list(traceback.walk_tb(raised.value.__traceback__))))
+            await it.plugin.retry_all_once()
+        assert len(depths) == 1
         await it.plugin.close()
 
     run(main())
