@@ -65,7 +65,7 @@ class ResctrlError(Exception):
             machine, so treat it as advice: another writer may have replaced it.
         hint: One sentence that says what to do, or None.
         retryable: Whether the same call can succeed later without anybody changing the configuration.
-        partial: For `Operation.ASSIGN_TASKS`, what was done before and beside the failure.
+        partial: Of a call that assigns threads, what was done before and beside the failure.
     """
 
     retryable: ClassVar[bool] = False

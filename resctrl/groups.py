@@ -225,29 +225,17 @@ class Resctrl(Generic[P]):
             ValueError: `max_passes` is less than 1.
             EmptyPidSetError: The source lists nothing.
             ResctrlError: As `assign_tasks` says; a refused thread does not stop the other threads or passes.
+                Whatever fails, `partial` tells what was done before.
         """
         if max_passes < 1:
             raise ValueError(f"max_passes must be at least 1, not {max_passes}")
-        require_ours(self._config, Operation.ASSIGN_TASKS, group)
         passes = Passes()
-        while True:
-            live = self._listed(group, passes, source)
-            new = passes.untried(live)
-            if not new or passes.count == max_passes:
-                break
-            self._write(group, passes, new)
-            passes.count += 1
-        again = passes.doubtful(live)
-        if again:
-            self._write(group, passes, again)
-        if not passes.assigned.isdisjoint(again):
-            live = self._listed(group, passes, source)
-        inside = set(self.list_group_tasks(group))
-        missing = passes.missing(live, inside, lambda: self._checked(group, source()))
-        if passes.refusal is not None:
-            passes.refusal.partial = passes.partial()
-            raise passes.refusal
-        return ReconcileResult(assigned=len(passes.assigned), missing=missing, passes=passes.count)
+        try:
+            require_ours(self._config, Operation.ASSIGN_TASKS, group)
+            return self._reconcile(group, source, max_passes, passes)
+        except ResctrlError as error:
+            error.partial = passes.partial()
+            raise
 
     def cleanup_all(self) -> CleanupReport:
         """Remove every group with our prefix from the root and from the root's `mon_groups`.
@@ -303,11 +291,31 @@ class Resctrl(Generic[P]):
                 raise InvalidTidError(Operation.ASSIGN_TASKS, group, detail=f"{tid} is no thread id")
         return unique
 
-    def _listed(self, group: Path, passes: Passes, source: TidSource) -> list[Tid]:
+    def _reconcile(self, group: Path, source: TidSource, max_passes: int, passes: Passes) -> ReconcileResult:
+        """Do what `reconcile_group` says; the account tells how far it came."""
+        while True:
+            live = self._listed(group, source)
+            new = passes.untried(live)
+            if not new or passes.count == max_passes:
+                break
+            self._write(group, passes, new)
+            passes.count += 1
+        again = passes.doubtful(live)
+        if again:
+            self._write(group, passes, again)
+        if not passes.assigned.isdisjoint(again):
+            live = self._listed(group, source)
+        inside = set(self.list_group_tasks(group))
+        missing = passes.missing(live, inside, lambda: self._checked(group, source()))
+        if passes.refusal is not None:
+            raise passes.refusal
+        return ReconcileResult(assigned=len(passes.assigned), missing=missing, passes=passes.count)
+
+    def _listed(self, group: Path, source: TidSource) -> list[Tid]:
         """Ask the source, which has to list something."""
         live = self._checked(group, source())
         if not live:
-            raise EmptyPidSetError(Operation.ASSIGN_TASKS, group, partial=passes.partial())
+            raise EmptyPidSetError(Operation.ASSIGN_TASKS, group)
         return live
 
     def _write(self, group: Path, passes: Passes, tids: Sequence[Tid]) -> None:
@@ -315,7 +323,7 @@ class Resctrl(Generic[P]):
         try:
             assigned, gone, refusal = self._assign(group, tids)
         except ResctrlError as error:
-            error.partial = passes.partial(error.partial)
+            passes.broken_off = error.partial
             raise
         passes.record(tids, assigned, gone, refusal)
 

@@ -29,6 +29,7 @@ class Passes:
         gone: Threads that were no more when they were written last.
         total_gone: How many answers of that kind there were in all.
         refusal: The first refusal of a thread.
+        broken_off: What a pass did that did not come to its end.
     """
 
     count: int = 0
@@ -37,6 +38,7 @@ class Passes:
     gone: set[Tid] = field(factory=set)
     total_gone: int = 0
     refusal: ResctrlError | None = None
+    broken_off: AssignmentResult | None = None
 
     def untried(self, live: Iterable[Tid]) -> list[Tid]:
         """Return those that have to be written; one that was gone and is listed again is tried again."""
@@ -56,9 +58,9 @@ class Passes:
         self.total_gone += len(gone)
         self.refusal = self.refusal if self.refusal is not None else refusal
 
-    def partial(self, last: AssignmentResult | None = None) -> AssignmentResult:
-        """Return the sum of all passes, and of a last one that broke off."""
-        more = last if last is not None else AssignmentResult(assigned=0, missing=0)
+    def partial(self) -> AssignmentResult:
+        """Return the sum of all passes, and of the one that broke off."""
+        more = self.broken_off if self.broken_off is not None else AssignmentResult(assigned=0, missing=0)
         return AssignmentResult(
             assigned=len(self.assigned) + more.assigned, missing=self.total_gone + more.missing
         )

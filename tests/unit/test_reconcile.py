@@ -12,14 +12,20 @@ from resctrl import (
     EmptyPidSetError,
     GroupNotFoundError,
     InvalidTidError,
+    Operation,
     ReconcileResult,
+    Resctrl,
+    ResctrlIOError,
     TaskNotInParentError,
     Tid,
+    UnexpectedContentError,
 )
+from resctrl.testing import FakeFs, RecordingFs
 from tests.unit.fakes import MON, ROOT, Machine, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 TASKS = MON / "pod_a/tasks"
 
@@ -244,6 +250,64 @@ def test_a_group_that_goes_away(machine: Machine) -> None:
     with pytest.raises(GroupNotFoundError) as caught:
         machine.resctrl.reconcile_group(machine.group, listings([a, dead], [a, b, c]))
     assert caught.value.partial == AssignmentResult(assigned=2, missing=1)
+
+
+def test_a_group_that_goes_away_at_the_end(machine: Machine) -> None:
+    """A failed read of tasks does not lose what was done before it."""
+    a, b = machine.threads(2)
+    machine.faulty.fail("read_text", errno.ENODEV, path=TASKS)
+    with pytest.raises(GroupNotFoundError) as caught:
+        machine.resctrl.reconcile_group(machine.group, listings([a, machine.dead()], [a, b]))
+    assert caught.value.partial == AssignmentResult(assigned=2, missing=1)
+
+
+def test_tasks_that_cannot_be_understood(machine: Machine) -> None:
+    """The same when what is read makes no sense."""
+    tids = machine.threads(2)
+
+    class Nonsense(RecordingFs[FakeFs]):
+        def read_text(self, path: Path) -> str:
+            return "nonsense" if path == TASKS else super().read_text(path)
+
+    resctrl = Resctrl.with_provider(Nonsense(machine.fake))
+    with pytest.raises(UnexpectedContentError) as caught:
+        resctrl.reconcile_group(machine.group, lambda: tids)
+    assert caught.value.partial == AssignmentResult(assigned=2, missing=0)
+
+
+def test_a_source_that_fails_later(machine: Machine) -> None:
+    """A typed error of a later listing carries what was done; that of the first, that nothing was."""
+    tids = machine.threads(2)
+    for listed, assigned in (([], 0), ([tids], 2)):
+        rest = list(listed)
+
+        def source(rest: list[list[Tid]] = rest) -> list[Tid]:
+            if not rest:
+                raise ResctrlIOError(Operation.LIST_TASKS, errno=errno.EIO)
+            return rest.pop()
+
+        with pytest.raises(ResctrlIOError) as caught:
+            machine.resctrl.reconcile_group(machine.group, source)
+        assert caught.value.partial == AssignmentResult(assigned=assigned, missing=0)
+
+
+@pytest.mark.parametrize("max_passes", [1, 10])
+def test_an_impossible_id_that_is_listed_later(machine: Machine, max_passes: int) -> None:
+    """The same when a later listing holds a 0: it is not written, and what was done is told."""
+    (tid,) = machine.threads(1)
+    with pytest.raises(InvalidTidError) as caught:
+        machine.resctrl.reconcile_group(machine.group, listings([tid], [tid, Tid(0)]), max_passes=max_passes)
+    assert caught.value.partial == AssignmentResult(assigned=1, missing=0)
+    assert machine.fs.written(TASKS) == [b"%d\n" % tid]
+
+
+def test_a_look_for_the_lost_that_fails(machine: Machine) -> None:
+    """The same when it is looked whether a thread that has left the group still lives."""
+    (tid,) = machine.threads(1)
+    machine.faulty.before("read_text", lambda _: put(machine.fake, ROOT / "c1", f"{tid}"), path=TASKS)
+    with pytest.raises(InvalidTidError) as caught:
+        machine.resctrl.reconcile_group(machine.group, listings([tid], [tid], [Tid(0)]))
+    assert caught.value.partial == AssignmentResult(assigned=1, missing=0)
 
 
 def test_an_impossible_id_is_never_written(machine: Machine) -> None:
