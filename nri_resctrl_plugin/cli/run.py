@@ -6,7 +6,8 @@ socket, how it ends. Must not know: what the plugin decides.
 Rules:
     1. SIGTERM and SIGINT end it with status 0 and leave groups in place, unless `--cleanup-on-exit`.
     2. A runtime that is not there is waited for; a configuration that cannot work ends it at once.
-    3. What the machine lacks is told before the first pod comes, with the mend.
+    3. What the machine lacks is told before the first pod comes, with the mend; a wrong flag before that.
+    4. A plugin that no runtime ever took does not end well, however quietly the connection ends.
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import structlog
+from attrs import define
 
 from nri_resctrl_plugin.cli.exits import Exit, Stop, flush_standard_output
 from nri_resctrl_plugin.cli.logs import set_up_logs
 from nri_resctrl_plugin.cli.settings import settings
 from nri_resctrl_plugin.cli.sink import LineSink
 from nri_resctrl_plugin.control import ControlError, ControlServer
+from nri_resctrl_plugin.errors import ConfigError
 from nri_resctrl_plugin.jsonl import event_lines
 from nri_resctrl_plugin.nri.errors import ConnectionLostError, InvalidIdentityError, UnreachableError
-from nri_resctrl_plugin.nri.stub import DEFAULT_SOCKET, NriStub
+from nri_resctrl_plugin.nri.session import Identity
+from nri_resctrl_plugin.nri.stub import DEFAULT_SOCKET, Link, LinkState, NriStub
 from nri_resctrl_plugin.plugin import ResctrlPlugin
 from resctrl import FsProvider, RealFs, Resctrl, ResctrlConfig, ResctrlError
 
@@ -56,6 +60,7 @@ def run(options: Namespace, environment: Mapping[str, str]) -> int:
         Stop: It cannot begin, or cannot go on.
     """
     set_up_logs(options.log_format, options.log_level)
+    link = _link(options, environment)
     config = settings(options, environment)
     if options.cleanup_on_exit and not config.group_prefix:
         raise Stop(
@@ -65,7 +70,7 @@ def run(options: Namespace, environment: Mapping[str, str]) -> int:
     resctrl = _resctrl(provider, config)
     _preflight(resctrl, auto_mount=config.auto_mount)
     with _event_stream(options.events) as stream:
-        return asyncio.run(_serve(options, environment, config, resctrl, stream))
+        return asyncio.run(_serve(options, link, config, resctrl, stream))
 
 
 def _resctrl(provider: FsProvider, config: ResctrlPluginConfig) -> Resctrl[FsProvider]:
@@ -136,27 +141,66 @@ def _event_stream(target: str) -> Iterator[IO[str]]:
             stream.close()
 
 
-def _stub(options: Namespace, environment: Mapping[str, str], plugin: ResctrlPlugin[FsProvider]) -> NriStub:
-    """Make the connection's keeper: a launched plugin has its identity and connection from the runtime."""
+def _link(options: Namespace, environment: Mapping[str, str]) -> _Link:
+    """Read who we are and how to connect: a launched plugin is told both by the runtime."""
     inherited = environment.get("NRI_PLUGIN_SOCKET") or None
     if inherited is not None and not inherited.isdecimal():
         raise Stop(Exit.USAGE, f"NRI_PLUGIN_SOCKET is {inherited!r}, not the number of a file descriptor")
     try:
-        return NriStub(
-            plugin,
-            name=options.name or environment.get("NRI_PLUGIN_NAME") or "resctrl",
-            idx=options.idx or environment.get("NRI_PLUGIN_IDX") or "10",
-            socket_path=Path(options.socket_path) if options.socket_path else DEFAULT_SOCKET,
-            fd=int(inherited) if inherited is not None else None,
-            reconnect=not options.exit_on_disconnect,
+        identity = Identity(
+            options.name or environment.get("NRI_PLUGIN_NAME") or "resctrl",
+            options.idx or environment.get("NRI_PLUGIN_IDX") or "10",
         )
     except InvalidIdentityError as error:
         raise Stop(Exit.USAGE, str(error)) from error
+    return _Link(
+        identity,
+        Path(options.socket_path) if options.socket_path else DEFAULT_SOCKET,
+        int(inherited) if inherited is not None else None,
+        reconnect=not options.exit_on_disconnect,
+    )
+
+
+@define
+class _Link:
+    """The connection: how it is made, and what was heard of it.
+
+    Attributes:
+        identity: Who registers.
+        path: Where the runtime listens.
+        fd: The connection that the runtime made itself, if it did.
+        reconnect: Whether another one follows.
+        served: Whether a runtime has ever configured us.
+        reason: Why there is no connection.
+    """
+
+    identity: Identity
+    path: Path
+    fd: int | None
+    reconnect: bool
+    served: bool = False
+    reason: str = ""
+
+    def stub(self, plugin: ResctrlPlugin[FsProvider]) -> NriStub:
+        """Make the connection's keeper."""
+        return NriStub(
+            plugin,
+            name=self.identity.name,
+            idx=self.identity.idx,
+            socket_path=self.path,
+            fd=self.fd,
+            reconnect=self.reconnect,
+            on_link=self._heard,
+        )
+
+    def _heard(self, news: Link) -> None:
+        self.served = self.served or news.state is not LinkState.DOWN
+        self.reason = news.reason
 
 
 async def _serve(
     options: Namespace,
-    environment: Mapping[str, str],
+    link: _Link,
     config: ResctrlPluginConfig,
     resctrl: Resctrl[FsProvider],
     stream: IO[str],
@@ -174,7 +218,7 @@ async def _serve(
     sink = LineSink(stream, reader_gone)
     async with contextlib.AsyncExitStack() as stack:
         plugin = await stack.enter_async_context(ResctrlPlugin.with_resctrl(config, resctrl))
-        stub = _stub(options, environment, plugin)
+        stub = link.stub(plugin)
         stack.push_async_callback(stub.close)
         await _open_control(options, plugin, stack)
         line_of = event_lines()
@@ -199,7 +243,7 @@ async def _serve(
             resctrl.fs, plugin.config
         )  # a runtime that launched us may have given another prefix
         await asyncio.to_thread(_clean_up, in_force, log)
-    _raise_what_ended(done, unread=unread.is_set())
+    _raise_what_ended(done, link, unread=unread.is_set())
     return Exit.OK
 
 
@@ -242,7 +286,7 @@ def _clean_up(resctrl: Resctrl[FsProvider], log: FilteringBoundLogger) -> None:
         log.info("exit_cleanup", removed=report.removed, removal_failures=report.removal_failures)
 
 
-def _raise_what_ended(done: set[asyncio.Task[Any]], *, unread: bool) -> None:
+def _raise_what_ended(done: set[asyncio.Task[Any]], link: _Link, *, unread: bool) -> None:
     """Turn the end of a duty into the program's end."""
     if unread:
         raise Stop(Exit.IO, "nobody reads the events any more")
@@ -250,5 +294,9 @@ def _raise_what_ended(done: set[asyncio.Task[Any]], *, unread: bool) -> None:
         error = duty.exception()
         if isinstance(error, UnreachableError | ConnectionLostError):
             raise Stop(Exit.LOST, str(error)) from error
+        if isinstance(error, ConfigError):
+            raise Stop(Exit.CONFIG, str(error)) from error
         if error is not None:
             raise error
+        if duty.get_name() == "nri" and not link.served:
+            raise Stop(Exit.LOST, link.reason)

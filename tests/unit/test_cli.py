@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import structlog
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 
 from nri_resctrl_plugin import (
+    ConfigError,
     Exists,
     PodResctrlAddOrUpdate,
     PodResctrlRemoved,
@@ -40,6 +43,8 @@ from tests.nri_support import until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+
+    from nri_resctrl_plugin.nri import api
 
 PROGRAM = [sys.executable, "-m", "nri_resctrl_plugin"]
 NO_RESCTRL = "resctrl" not in Path("/proc/filesystems").read_text()
@@ -101,6 +106,14 @@ class TestArguments:
         """An index that every runtime refuses is refused here, with one dash or two."""
         arguments = ["run", "--resctrl=fake", f"{dashes}idx={idx}", f"{dashes}events", str(tmp_path / "e")]
         assert main(arguments, {}) == Exit.USAGE
+        assert "exactly two digits" in text_of(capsys)
+
+    def test_usage_comes_before_the_machine(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A wrong index is a wrong index, also on a machine without resctrl."""
+        monkeypatch.setattr("nri_resctrl_plugin.cli.run._provider", lambda *_: FakeFs(supported=False))
+        assert main(["run", "-idx", "1"], {}) == Exit.USAGE
         assert "exactly two digits" in text_of(capsys)
 
     def test_a_bad_name(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -535,6 +548,101 @@ class TestServing:
         assert "closed the connection" in text_of(capsys)
 
 
+class TestLaunched:
+    """A plugin that the runtime launched has one connection, and its end says how it went."""
+
+    def launched(self, path: Path, script: Callable[[RuntimeSide], Awaitable[None]], config: str = "") -> int:
+        """Run the program on a connection that was made for it, while a script plays the runtime."""
+        side = socket.socket(socket.AF_UNIX)
+        began = threading.Event()
+
+        async def play() -> None:
+            async with RuntimeSide(path, config=config) as runtime:
+                side.connect(str(path))
+                began.set()
+                async with asyncio.timeout(20):
+                    await script(runtime)
+
+        player = threading.Thread(target=lambda: asyncio.run(play()))
+        player.start()
+        assert began.wait(10)
+        environment = {"NRI_PLUGIN_SOCKET": str(side.detach()), "NRI_PLUGIN_IDX": "07"}
+        try:
+            return main(["run", "--resctrl=fake"], environment)
+        finally:
+            player.join()
+
+    def test_the_end_of_a_life_is_no_failure(self, tmp_path: Path) -> None:
+        """A runtime that took the plugin and then closes the connection ends it with status 0."""
+
+        async def script(runtime: RuntimeSide) -> None:
+            assert (await runtime.synchronized()).idx == "07"
+
+        assert self.launched(tmp_path / "nri.sock", script) == Exit.OK
+
+    def test_a_refused_registration(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A runtime that refuses the plugin ends it with status 75 and the runtime's words."""
+
+        async def refuse(*_: object) -> api.Empty:
+            await asyncio.sleep(0)
+            raise GRPCError(Status.UNKNOWN, "not on this node")
+
+        monkeypatch.setattr("nri_resctrl_plugin.demo.runtime._Registration.register_plugin", refuse)
+
+        async def script(runtime: RuntimeSide) -> None:
+            await until(lambda: runtime.connections, "it connected")
+            await asyncio.sleep(0.5)
+
+        assert self.launched(tmp_path / "nri.sock", script) == Exit.LOST
+        assert "nri-resctrl-plugin: the runtime does not register 07-resctrl: not on this node" in text_of(
+            capsys
+        )
+
+    def test_a_configuration_that_cannot_be(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A plugin that refuses the runtime's settings ends with status 78 and says which."""
+
+        async def refuse(*_: object) -> None:
+            await asyncio.sleep(0)
+            raise ConfigError("the runtime's configuration:1: unknown key 'prefix'")
+
+        monkeypatch.setattr(ResctrlPlugin, "configure", refuse)
+
+        async def script(runtime: RuntimeSide) -> None:
+            await until(lambda: runtime.connections, "it connected")
+            await asyncio.sleep(0.5)
+
+        assert self.launched(tmp_path / "nri.sock", script) == Exit.CONFIG
+        assert "nri-resctrl-plugin: the runtime's configuration:1: unknown key" in text_of(capsys)
+
+    @pytest.mark.parametrize(
+        ("flags_given", "variables", "expected"),
+        [
+            ([], {}, ("resctrl", "10")),
+            ([], {"NRI_PLUGIN_NAME": "env", "NRI_PLUGIN_IDX": "20"}, ("env", "20")),
+            (["-name=flag"], {"NRI_PLUGIN_NAME": "env", "NRI_PLUGIN_IDX": "20"}, ("flag", "20")),
+            (["-idx=30"], {"NRI_PLUGIN_NAME": "env", "NRI_PLUGIN_IDX": "20"}, ("env", "30")),
+        ],
+    )
+    def test_a_flag_wins_over_a_variable(
+        self, flags_given: list[str], variables: dict[str, str], expected: tuple[str, str], tmp_path: Path
+    ) -> None:
+        """Name and index: a flag, else NRI_PLUGIN_NAME and NRI_PLUGIN_IDX, else resctrl and 10."""
+        path = tmp_path / "nri.sock"
+
+        async def script() -> None:
+            async with RuntimeSide(path) as runtime:
+                peer = await runtime.synchronized()
+                assert (peer.name, peer.idx) == expected
+
+        assert (
+            serve(["--resctrl=fake", *flags_given, "--socket-path", str(path)], script, variables) == Exit.OK
+        )
+
+
 class Program:
     """The program in a process of its own.
 
@@ -595,7 +703,10 @@ class TestProcess:
             assert "Traceback" not in running.errors.read_text()
 
     def test_an_inherited_connection(self, tmp_path: Path) -> None:
-        """No PATH, no HOME, a descriptor: it registers as it was named, and ends with the connection."""
+        """No PATH, no HOME, a descriptor: it registers as it was named, and ends with the connection.
+
+        Nobody has answered the registration by then: no runtime took it, and the status says so.
+        """
         left, right = socket.socketpair()
         environment = {
             "NRI_PLUGIN_NAME": "resctrl",
@@ -619,7 +730,7 @@ class TestProcess:
             assert b"\x0a\x07resctrl\x12\x0207" in registration
             right.close()
             running.process.wait(15)
-            assert running.process.returncode == 0
+            assert running.process.returncode == Exit.LOST
 
     def test_nobody_reads_the_events(self, tmp_path: Path) -> None:
         """A reader that goes away ends the program with status 74 at the next event: nobody would know."""
