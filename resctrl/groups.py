@@ -48,8 +48,10 @@ P = TypeVar("P", bound=FsProvider)
 
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV})
 _TASK_REFUSED: Final = frozenset({errno.EINVAL, errno.EPERM})
-# What the VFS answers by itself: resctrl is not asked, so last_cmd_status would tell of something older.
+# What the VFS answers to a mkdir where there are no mon_groups, or where the caller may not.
 _VFS_REFUSED: Final = frozenset({errno.ENOENT, errno.EPERM, errno.EACCES})
+# mkdir never clears last_cmd_status, and only these come with a sentence: else it tells of something older.
+_TOLD: Final = frozenset({errno.ENOSPC, errno.EBUSY})
 _LARGEST_TID: Final = 2**31 - 1
 _WHICH_TASK: Final = "Error while processing task "
 
@@ -141,10 +143,10 @@ class Resctrl(Generic[P]):
         except FileExistsError:
             pass
         except OSError as error:
-            silent = error.errno in _VFS_REFUSED
-            if silent:
+            if error.errno in _VFS_REFUSED:
                 self._explain_absence(path, error)
-            with translate(Operation.CREATE_GROUP, path, None if silent else self._kernel_status):
+            told = error.errno in _TOLD
+            with translate(Operation.CREATE_GROUP, path, self._kernel_status if told else None):
                 raise
         return path
 

@@ -32,7 +32,7 @@ from resctrl import (
     UnsupportedError,
 )
 from resctrl.testing import FakeFs, FaultyFs, Privilege, RecordingFs
-from tests.unit.fakes import MON, ROOT, Machine, put, spoil_status
+from tests.unit.fakes import MON, ROOT, Machine, put, spoil_status, status
 
 if TYPE_CHECKING:
     from typing import assert_type
@@ -196,6 +196,22 @@ def test_an_old_sentence_is_not_quoted(number: int) -> None:
     fs.fail("create_dir", number)
     with pytest.raises(NoPermissionError) as caught:
         Resctrl.with_provider(fs).create_group("a")
+    assert caught.value.kernel_status is None
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EROFS, errno.EINVAL, errno.ENODEV, errno.EIO])
+def test_only_capacity_has_a_sentence(number: int) -> None:
+    """A mkdir does not clear last_cmd_status: what it says after any other errno is of an earlier failure."""
+    inner = FakeFs(num_rmids=2)
+    fs = FaultyFs(inner)
+    resctrl = Resctrl.with_provider(fs)
+    resctrl.create_group("a")
+    with pytest.raises(CapacityError, match="Out of RMIDs"):
+        resctrl.create_group("b")
+    assert status(inner)[-1] == "Out of RMIDs"
+    fs.fail("create_dir", number)
+    with pytest.raises(ResctrlIOError) as caught:
+        resctrl.create_group("b")
     assert caught.value.kernel_status is None
 
 
