@@ -195,7 +195,10 @@ class ResctrlIOError(ResctrlError):
 
 _PERMISSION: Final = frozenset({_errno.EACCES, _errno.EPERM})
 _GONE: Final = frozenset({_errno.ENOENT, _errno.ENODEV})
-_NO_RESCTRL: Final = frozenset({_errno.ENODEV, _errno.EINVAL, _errno.ENOSYS, _errno.ENOTSUP, _errno.ENOENT})
+_NO_RESCTRL: Final = frozenset({_errno.ENODEV, _errno.EINVAL, _errno.ENOSYS, _errno.ENOTSUP})
+_HINTS: Final = {
+    (Operation.MOUNT, _errno.ENOENT): "the mount point does not exist: make it, or the directory it stands in"
+}
 
 
 def _meaning(operation: Operation, number: int) -> type[ResctrlError]:  # noqa: PLR0911 - one row a meaning
@@ -213,6 +216,8 @@ def _meaning(operation: Operation, number: int) -> type[ResctrlError]:  # noqa: 
             return GroupNotFoundError
         case Operation.MOUNT if number in _NO_RESCTRL:
             return UnsupportedError
+        case Operation.MOUNT if number == _errno.ENOENT:
+            return NotMountedError
         case _:
             return ResctrlIOError
 
@@ -238,4 +243,6 @@ def translate(
     except OSError as error:
         number = error.errno if error.errno is not None else _errno.EIO
         status = kernel_status() if kernel_status is not None else None
-        raise _meaning(operation, number)(operation, path, errno=number, kernel_status=status) from error
+        hint = _HINTS.get((operation, number))
+        kind = _meaning(operation, number)
+        raise kind(operation, path, errno=number, kernel_status=status, hint=hint) from error

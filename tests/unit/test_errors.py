@@ -49,7 +49,7 @@ MEANINGS: list[tuple[Operation, int, type[ResctrlError]]] = [
     (Operation.MOUNT, errno.EINVAL, UnsupportedError),
     (Operation.MOUNT, errno.ENOSYS, UnsupportedError),
     (Operation.MOUNT, errno.ENOTSUP, UnsupportedError),
-    (Operation.MOUNT, errno.ENOENT, UnsupportedError),
+    (Operation.MOUNT, errno.ENOENT, NotMountedError),
     (Operation.MOUNT, errno.EBUSY, ResctrlIOError),
     (Operation.SWEEP, errno.ENOENT, ResctrlIOError),
     (Operation.DETECT, errno.EIO, ResctrlIOError),
@@ -110,6 +110,15 @@ def test_the_kernels_sentence_is_asked_for_once_after_the_failure() -> None:
         "cannot create group at '/sys/fs/resctrl/mon_groups/pod_x': ENOSPC; the kernel says 'Out of RMIDs' "
         "(delete a group that is no longer needed, then try again)"
     )
+
+
+def test_a_mount_point_that_is_not_there() -> None:
+    """ENOENT of a mount is about the place: to mount it there, as the usual hint says, would not help."""
+    cause = FileNotFoundError(errno.ENOENT, "absent")
+    with pytest.raises(NotMountedError) as caught, translate(Operation.MOUNT, HERE):
+        raise cause
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("the mount point does not exist")
 
 
 def test_a_message_with_nothing_to_tell() -> None:

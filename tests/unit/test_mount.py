@@ -209,6 +209,7 @@ def test_unsupported_without_leave_says_more() -> None:
         (errno.EINVAL, UnsupportedError),
         (errno.ENOSYS, UnsupportedError),
         (errno.ENOTSUP, UnsupportedError),
+        (errno.ENOENT, NotMountedError),
         (errno.EPERM, NoPermissionError),
         (errno.EACCES, NoPermissionError),
         (errno.EIO, ResctrlIOError),
@@ -282,3 +283,15 @@ def test_a_mount_point_that_cannot_be_made() -> None:
     """A refused mkdir is a typed error too."""
     with pytest.raises(NoPermissionError):
         ensure_mounted(FakeFs(mounted=False), Path("/sys/fs/other"), auto_mount=True)
+
+
+def test_a_mount_point_without_a_parent() -> None:
+    """Only one level is made: a root whose parent is absent is a wrong root, not a lack of support."""
+    fs = FakeFs(mounted=False)
+    with pytest.raises(NotMountedError, match="mount point does not exist") as caught:
+        ensure_mounted(fs, Path("/no/such/resctrl"), auto_mount=True)
+    assert type(caught.value) is NotMountedError
+    assert caught.value.errno == errno.ENOENT
+    assert isinstance(caught.value.__cause__, OSError)
+    with pytest.raises(UnsupportedError, match="/proc/filesystems"):
+        ensure_mounted(FakeFs(supported=False), Path("/no/such/resctrl"), auto_mount=True)
