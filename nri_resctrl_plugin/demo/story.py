@@ -7,6 +7,8 @@ Rules:
     1. Nothing is staged. The runtime's side speaks the real wire, plugin and worker are the real ones, and
        the fake kernel answers as the real one would; each chapter checks what it says.
     2. A line says who acts; an indented line says why that matters.
+    3. The times are the machine's own. The fake kernel's clock is the story's, so that a slow machine cannot
+       let a limbo end before its chapter; where the story puts it forward, it says so.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from nri_resctrl_plugin.nri.backoff import Backoff
 from nri_resctrl_plugin.nri.messages import Container, ContainerStatus, PodSandbox
 from nri_resctrl_plugin.nri.stub import NriStub
 from nri_resctrl_plugin.plugin import ResctrlPlugin
-from resctrl import CapacityError, Resctrl
+from resctrl import CapacityError, Resctrl, RmidsBusyError
 from resctrl.testing import FakeFs, FakePidSource
 
 if TYPE_CHECKING:
@@ -43,7 +45,11 @@ RMIDS: Final = 4
 LIMBO: Final = 1.2
 """Seconds: what a kernel takes to find that a freed RMID's cache lines are gone."""
 
-DEADLINE: Final = 8.0
+DEADLINE: Final = 60.0
+"""Seconds for the whole story, and for each of its parts: a machine that is only slow tells it too."""
+
+REQUEST_TIMEOUT: Final = 2.0
+"""Seconds that the plugin is told it has for an answer, as containerd would tell it."""
 
 
 class _StoryError(AssertionError):
@@ -57,11 +63,17 @@ class _Node:
         self.say = say
         self._pause = pause
         self._began = asyncio.get_running_loop().time()
-        self.kernel = FakeFs(num_rmids=RMIDS, limbo=LIMBO)
+        self._kernel_time = 0.0
+        self.kernel = FakeFs(num_rmids=RMIDS, limbo=LIMBO, clock=lambda: self._kernel_time)
         self.threads = FakePidSource()
         resctrl = Resctrl.with_provider(self.kernel)
         self.plugin = ResctrlPlugin.with_pid_source(None, resctrl, self.threads)
-        self.runtime = RuntimeSide(socket_path)
+        self.runtime = RuntimeSide(
+            socket_path,
+            request_timeout=DEADLINE,
+            told_timeout=REQUEST_TIMEOUT,
+            registration_timeout=DEADLINE,
+        )
         self.stub = NriStub(
             self.plugin, name="resctrl", idx="10", socket_path=socket_path, backoff=Backoff(first=0.1)
         )
@@ -127,19 +139,26 @@ class _Node:
         self.line("runtime", "has the answer: the workload may run")
         await self.plugin.settled()
 
-    async def retry(self, pod: str) -> None:
-        """Retry a group as an agent would, and say what came of it."""
+    async def retry(self, pod: str, *, expects: type[CapacityError] | None) -> None:
+        """Retry a group as an agent would, say what came of it, and see that it is what should."""
         self.line("agent", f"retry_group_creation({pod!r})")
         before = self.events
+        found: type[CapacityError] | None = None
         try:
             await self.plugin.retry_group_creation(pod)
         except CapacityError as error:
+            found = type(error)
             name = errorcode[error.errno] if error.errno is not None else "?"
-            self.line(
-                "agent", f"gets {type(error).__name__}: {name}, the kernel says {error.kernel_status!r}"
-            )
+            self.line("agent", f"gets {found.__name__}: {name}, the kernel says {error.kernel_status!r}")
             self.why(f"hint: {error.hint}")
             _require(self.events == before, "a failed retry is silent")
+        expected = expects.__name__ if expects is not None else "the group"
+        _require(found is expects, f"the retry for {pod!r} gets {expected}")
+
+    def cool_down(self) -> None:
+        """Let the limbo of every freed RMID pass."""
+        self._kernel_time += LIMBO
+        self.line("kernel", f"finds the cache cold (its clock was put forward by {LIMBO:g} s)")
 
     def told(self, pod: str) -> PodResctrlAddOrUpdate | None:
         """Return what was last told of a pod, or None if it is not there."""
@@ -226,7 +245,7 @@ async def _capacity(node: _Node) -> None:
     node.why("It counts, and it is not reconciled: no counter claims what is not so.")
 
     await node.chapter("The agent retries, and nothing has changed")
-    await node.retry("batch")
+    await node.retry("batch", expects=CapacityError)
     node.why("The caller gets the typed error. No event: nothing about the pod is different.")
 
 
@@ -236,16 +255,16 @@ async def _limbo(node: _Node) -> None:
     await node.runtime.stop_pod("sandbox-cache")
     await node.runtime.remove_pod("sandbox-cache")
     await node.plugin.settled()
-    await node.retry("batch")
+    await node.retry("batch", expects=RmidsBusyError)
     node.why(
         "EBUSY, not ENOSPC: the RMID is free, but its cache lines still count. That passes within seconds,",
         "so it is an error of its own; trying again is right, giving up is not.",
     )
 
     await node.chapter("The agent retries when the cache has cooled down")
-    while node.kernel.rmids_in_limbo:  # noqa: ASYNC110 - a kernel tells nobody when a limbo ends
-        await asyncio.sleep(0.05)
-    await node.retry("batch")
+    node.cool_down()
+    _require(not node.kernel.rmids_in_limbo, "no RMID rests any more")
+    await node.retry("batch", expects=None)
     _require(node.threads_in_group_of("batch") == 0, "'batch' has its group, still empty")
     node.line("agent", "retry_container_reconcile('batch-job')")
     await node.plugin.retry_container_reconcile("batch-job")

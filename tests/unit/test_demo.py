@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ import pytest
 import structlog
 
 from nri_resctrl_plugin.cli import main
+from nri_resctrl_plugin.cli.exits import Exit
 from nri_resctrl_plugin.demo import story
 
 if TYPE_CHECKING:
@@ -72,12 +72,10 @@ def test_every_line_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_in_a_process_of_its_own() -> None:
-    """With an empty environment: status 0, under 10 seconds, nothing on standard error."""
-    began = time.monotonic()
+    """With an empty environment: status 0, nothing on standard error."""
     done = subprocess.run(PROGRAM, env=BARE, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "events told" in done.stdout
-    assert time.monotonic() - began < 20, "10 s are the promise, on a machine that does nothing else"
 
 
 def test_a_reader_that_stops_is_no_failure() -> None:
@@ -91,6 +89,24 @@ def test_a_reader_that_stops_is_no_failure() -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+def test_output_that_cannot_be_written(redirection: str) -> None:
+    """On a full disk or with standard output closed it ends with status 74 and one sentence."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {redirection}', "sh", *PROGRAM, "--fast"],
+        env=BARE, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == Exit.IO
+    assert re.fullmatch("nri-resctrl-plugin: .*standard output.*\n", done.stderr)
+
+
+def test_a_retry_that_goes_another_way_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no RMID ever rests, a retry succeeds too early, and the demo fails at that very retry."""
+    monkeypatch.setattr(story, "LIMBO", 0.0)
+    with pytest.raises(AssertionError, match="the retry for 'batch' gets RmidsBusyError"):
+        main(["demo", "--fast"], {})
 
 
 def test_the_story_checks_itself(monkeypatch: pytest.MonkeyPatch) -> None:
