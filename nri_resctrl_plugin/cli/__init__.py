@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _ONE_DASH: Final = re.compile(r"-[A-Za-z][A-Za-z-]+(=.*)?", re.DOTALL)
-_GO_BOOLEAN: Final = re.compile(r"--(?P<name>[a-z-]+)=(?P<value>true|false)")
+_GO_BOOLEAN: Final = re.compile(
+    "--(?P<name>exit-on-disconnect|cleanup-on-start|cleanup-on-exit|auto-mount|fast)=(?P<value>true|false)"
+)
 
 
 def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
@@ -80,7 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo", help="show the main job: no root, no RDT, no runtime, some seconds", allow_abbrev=False
     )
-    demo.add_argument("--fast", action="store_true", help="do not pause between the steps")
+    demo.add_argument(
+        "--fast",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="do not pause between the steps (no)",
+    )
     return parser
 
 
@@ -90,7 +97,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     group("--idx", metavar="NN", help="two digits: the order in which the runtime calls plugins (10)")
     group("--name", help="the plugin's name (resctrl)")
     group("--socket-path", metavar="PATH", help="the runtime's NRI socket (/var/run/nri/nri.sock)")
-    group("--exit-on-disconnect", action="store_true", help="exit 75 instead of connecting again")
+    group("--exit-on-disconnect", action=flag, default=False, help="exit 75 instead of connecting again (no)")
     group = parser.add_argument_group("the groups").add_argument
     group(
         "--config", metavar="FILE", help="YAML; variables NRI_RESCTRL_<SETTING> win over it, flags over both"
@@ -98,7 +105,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     group("--group-prefix", metavar="TEXT", help="each group is named TEXT<pod uid> (pod_)")
     group("--resctrl-root", metavar="PATH", help="where resctrl is mounted (/sys/fs/resctrl)")
     group("--cleanup-on-start", action=flag, help="first remove groups with our prefix (yes)")
-    group("--cleanup-on-exit", action="store_true", help="at the end remove groups with our prefix")
+    group(
+        "--cleanup-on-exit", action=flag, default=False, help="at the end remove groups with our prefix (no)"
+    )
     group("--auto-mount", action=flag, help="mount resctrl if it is not (no)")
     group("--retry-interval", type=_seconds, default=10.0, metavar="SECONDS",
           help="how often to try again what was refused or is incomplete; 0: never (10)")  # fmt: skip

@@ -9,6 +9,8 @@ Rules:
     2. Other variables that begin alike are left alone: Kubernetes makes `NRI_RESCTRL_SERVICE_HOST` of a
        service.
     3. Every refusal says where the value stood.
+    4. What two settings must not be together is judged of the result, not of a source: a flag may mend what
+       the file alone would get wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import evolve, fields
+from attrs import evolve, fields, frozen
 
 from nri_resctrl_plugin.cli.exits import Exit, Stop
 from nri_resctrl_plugin.config import ResctrlPluginConfig, SettingError
@@ -48,12 +50,39 @@ def settings(options: Namespace, environment: Mapping[str, str]) -> ResctrlPlugi
     file = options.config or environment.get(f"{VARIABLE_PREFIX}CONFIG")
     names = [field.name for field in fields(ResctrlPluginConfig)]
     given: dict[str, Any] = {name: getattr(options, name, None) for name in names}
+    flags = {name: value for name, value in given.items() if value is not None}
     try:
-        config = ResctrlPluginConfig.from_file(Path(file)) if file else ResctrlPluginConfig()
-        config = _with_variables(config, environment)
-        return evolve(config, **{name: value for name, value in given.items() if value is not None})
+        draft = _Draft.from_file(Path(file)) if file else _Draft()
+        draft = evolve(_with_variables(draft, environment), **flags)
     except ConfigError as error:
         raise Stop(Exit.CONFIG, str(error)) from error
+    try:
+        return ResctrlPluginConfig(**{name: getattr(draft, name) for name in names})
+    except SettingError as error:
+        if error.key in flags:
+            raise Stop(Exit.CONFIG, str(error)) from error
+        if _variable(error.key) in environment:
+            raise Stop(Exit.CONFIG, f"{_variable(error.key)}: {error}") from error
+        raise Stop(Exit.CONFIG, _told_of_file(file, error)) from error
+
+
+@frozen(kw_only=True)
+class _Draft(ResctrlPluginConfig):
+    """Settings of which each is right and all together may not be (rule 4)."""
+
+    def __attrs_post_init__(self) -> None:
+        """Leave the judgement to the real one."""
+
+
+def _told_of_file(file: str | None, error: SettingError) -> str:
+    """Say where in the file the setting stands that is refused, as far as the file alone tells."""
+    if not file:
+        return str(error)
+    try:
+        ResctrlPluginConfig.from_file(Path(file))
+    except ConfigError as own:
+        return str(own)
+    return f"{file}: {error}"
 
 
 def _with_variables(config: ResctrlPluginConfig, environment: Mapping[str, str]) -> ResctrlPluginConfig:

@@ -29,6 +29,7 @@ from nri_resctrl_plugin import (
     PodResctrlRemoved,
     PodUid,
     ResctrlPlugin,
+    ResctrlPluginConfig,
     RetryReport,
 )
 from nri_resctrl_plugin.cli import main
@@ -275,6 +276,23 @@ class TestPreflight:
         assert "everybody's groups" in text_of(capsys)
 
 
+@pytest.mark.parametrize(
+    "flag", ["-cleanup-on-exit", "-exit-on-disconnect", "-cleanup-on-start", "-auto-mount", "--no-auto-mount"]
+)
+def test_every_boolean_can_be_written_as_in_go(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`-flag=false` and `-flag=true` are taken for each boolean flag; what is refused is the index alone."""
+    written = [flag] if flag.startswith("--") else [f"{flag}=false", f"{flag}=true"]
+    for each in written:
+        assert main(["run", "--resctrl=fake", each, "-idx=5"], {}) == Exit.USAGE
+        assert "exactly two digits" in text_of(capsys)
+
+
+def test_true_is_a_name_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """`-name=true` gives the plugin a name: only boolean flags are rewritten."""
+    assert main(["run", "--resctrl=fake", "-name=true", "-idx=5"], {}) == Exit.USAGE
+    assert "exactly two digits" in text_of(capsys)
+
+
 def flags(**given: object) -> Namespace:
     """Return the flags that are settings, as argparse leaves them."""
     names = ("config", "group_prefix", "resctrl_root", "cleanup_on_start", "auto_mount")
@@ -308,6 +326,36 @@ class TestSettings:
         flag = flags(config=str(config), group_prefix="flag_", auto_mount=True)
         found = settings(flag, environment)
         assert (found.group_prefix, found.max_reconcile_passes, found.auto_mount) == ("flag_", 7, True)
+
+    def test_a_flag_mends_the_file(self, tmp_path: Path) -> None:
+        """An empty prefix is refused only with the sweep that is in force in the end, wherever that stood."""
+        config = tmp_path / "c.yaml"
+        for text in ('group_prefix: ""\n', 'cleanup_on_start: true\ngroup_prefix: ""\n'):
+            config.write_text(text)
+            found = settings(flags(config=str(config), cleanup_on_start=False), {})
+            assert (found.group_prefix, found.cleanup_on_start) == ("", False)
+            assert type(found) is ResctrlPluginConfig
+            assert settings(flags(config=str(config)), {"NRI_RESCTRL_CLEANUP_ON_START": "false"}) == found
+            assert settings(flags(config=str(config), group_prefix="x_"), {}).cleanup_on_start
+        given = flags(cleanup_on_start=False)
+        assert settings(given, {"NRI_RESCTRL_GROUP_PREFIX": ""}).group_prefix == ""
+
+    @pytest.mark.parametrize(
+        ("text", "given", "place"),
+        [
+            ('auto_mount: true\ngroup_prefix: ""\n', {}, ":2: group_prefix"),
+            ('group_prefix: ""\ncleanup_on_start: false\n', {"cleanup_on_start": True}, ": group_prefix"),
+            ("auto_mount: true\nmax_reconcile_passes: 0\n", {"cleanup_on_start": False}, ":2: max_reconcile"),
+        ],
+    )
+    def test_a_bad_file_is_named(
+        self, text: str, given: dict[str, object], place: str, tmp_path: Path
+    ) -> None:
+        """The message says the file and, where the file alone is wrong, the line."""
+        config = tmp_path / "c.yaml"
+        config.write_text(text)
+        with pytest.raises(Stop, match=re.escape(f"{config}{place}")):
+            settings(flags(config=str(config), **given), {})
 
     def test_a_flag_can_say_no(self) -> None:
         """False is a value, not an absence."""

@@ -32,7 +32,7 @@ def _own_logs() -> Iterator[None]:
 
 def test_the_story(capsys: pytest.CaptureFixture[str]) -> None:
     """Pods appear, RMIDs run out, a retry fails silently twice, one succeeds, pods go: in this order."""
-    assert main(["demo", "--fast"], {}) == 0
+    assert main(["demo", "-fast=true"], {}) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     expected = [
@@ -73,7 +73,9 @@ def test_every_line_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_in_a_process_of_its_own() -> None:
     """With an empty environment: status 0, nothing on standard error."""
-    done = subprocess.run(PROGRAM, env=BARE, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [*PROGRAM, "-fast=false"], env=BARE, capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "events told" in done.stdout
 
