@@ -13,13 +13,16 @@ if TYPE_CHECKING:
 __all__ = ["until"]
 
 
-async def until(what: str, condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(
+    what: str, condition: Callable[[], object], seconds: float = 10.0, *, every: float = 0.01
+) -> None:
     """Return as soon as a condition holds.
 
     Args:
         what: The condition in words, for the failure.
-        condition: Asked at once and then every 10 ms; may be a coroutine function.
+        condition: Asked at once and then again and again; may be a coroutine function.
         seconds: How long it may take.
+        every: Seconds from one time to the next.
 
     Raises:
         TimeoutError: It never held.
@@ -31,4 +34,4 @@ async def until(what: str, condition: Callable[[], object], seconds: float = 10.
             return
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {seconds} s in vain until {what}")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(every)

@@ -9,9 +9,8 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from tests.e2e.pods import PodMaker
-from tests.e2e.waiting import until
-from tests.node.program import PATIENCE
-from tests.node.witness import monitoring_group
+from tests.node.patience import eventually
+from tests.node.witness import CGROUPS, monitoring_group
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,20 +38,23 @@ class Kubelet(PodMaker):
         container_id = await self.cri.create_container(pod.sandbox_id, config, pod.config)
         self._log_of[container_id] = self._logs / pod.uid / config.log_path
         await self.cri.start_container(container_id)
-        await until(
+        await eventually(
             f"{workload.name} has said in which group it is",
             lambda: self.first_group(container_id) is not None,
-            PATIENCE,
         )
         return container_id
 
-    async def runs_in_full(self, container_id: str, workload: Workload) -> None:
+    async def runs_in_full(self, pod: Pod, container_id: str, workload: Workload) -> None:
         """Wait until a workload has all the threads that it is going to have."""
-        await until(
+        threads = CGROUPS / self.cgroup(pod, container_id).lstrip("/") / "cgroup.threads"
+        await eventually(
             f"{workload.name} has {workload.threads} threads",
-            lambda: len(self.threads(container_id)) >= workload.threads,
-            PATIENCE,
+            lambda: len(threads.read_text().split()) >= workload.threads,
         )
+
+    def cgroup(self, pod: Pod, container_id: str) -> str:
+        """Return a container's cgroup, without the mount's prefix."""
+        return f"{self._cgroup_parent(pod.uid)}/{container_id}"
 
     def first_group(self, container_id: str) -> str | None:
         """Return the group that a workload named first, "" for the default one; None if not yet."""

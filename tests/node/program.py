@@ -16,11 +16,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from attrs import Factory, define, frozen
 
-from tests.e2e.waiting import until
+from tests.node.patience import PATIENCE, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,10 +28,7 @@ if TYPE_CHECKING:
     from tests.e2e.pods import Pod
     from tests.node.site import NodeSite
 
-__all__ = ["PATIENCE", "Program", "Refused"]
-
-PATIENCE: Final = 90.0
-"""Seconds to wait for what is no claim about time: an emulated machine may share its host with others."""
+__all__ = ["Program", "Refused"]
 
 
 class Refused(Exception):  # noqa: N818 - the program's answer, not a failure of the test
@@ -119,7 +116,7 @@ class Program:
             assert self.runs, f"the program ended:\n{self.log_text}"
             return len(self.records("synchronized")) >= times
 
-        await until(f"the program was synchronized {times} times", told, PATIENCE)
+        await eventually(f"the program was synchronized {times} times", told)
 
     def kill(self) -> None:
         """End this life with SIGKILL."""
@@ -166,10 +163,8 @@ class Program:
 
     async def told(self, pod: Pod, words: str) -> None:
         """Wait until the latest event of a pod is this: `Exists 1/2`, reconciled of total; or `removed`."""
-        await until(
-            f"the last of {self.words(pod)} about {pod.uid} is {words}",
-            lambda: self.words(pod)[-1:] == [words],
-            PATIENCE,
+        await eventually(
+            f"the last that is told of {pod.uid} is {words}", lambda: self.words(pod)[-1:] == [words]
         )
 
     # --- what it is asked ---

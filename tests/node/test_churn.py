@@ -8,8 +8,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from tests.e2e.waiting import until
-from tests.node.program import PATIENCE
+from tests.node.patience import eventually
 from tests.node.witness import frozen_cgroup
 from tests.node.workloads import FORKS, PROCESSES, QUIET, SHORT, THREADS
 
@@ -100,11 +99,9 @@ class Churn:
                     self._expect(pod, {workload.name: self.kubelet.first_group(container) or ""})
             if workload.threads:
                 containers[container] = workload
-        await until(
-            f"pod {pod.uid} is told complete", lambda: self._is_complete(pod, len(containers)), PATIENCE
-        )
+        await eventually(f"pod {pod.uid} is told complete", lambda: self._is_complete(pod, len(containers)))
         for container, workload in containers.items():
-            await self.kubelet.runs_in_full(container, workload)
+            await self.kubelet.runs_in_full(pod, container, workload)
             await self._judge(pod, container)
         async with self._calls:
             await self.kubelet.remove(pod)
@@ -117,8 +114,7 @@ class Churn:
     async def _judge(self, pod: Pod, container: str) -> None:
         """Ask each thread of a container, frozen, for its group."""
         serves = self.serves
-        name = self.node.containerd.name
-        async with frozen_cgroup(f"/{name}/burstable/pod{pod.uid}/{container}"):
+        async with frozen_cgroup(self.kubelet.cgroup(pod, container)):
             threads = self.node.witness.threads(container)
         if serves is not None and serves == self.serves:
             self._expect(pod, {f"thread {it.tid}": it.group for it in threads})
@@ -184,4 +180,4 @@ async def _after(count: int, churn: Churn, workers: list[asyncio.Task[None]]) ->
                 worker.result()
         return churn.ended >= count
 
-    await until(f"{count} pods have lived", reached, LONGEST)
+    await eventually(f"{count} pods have lived", reached, seconds=LONGEST)

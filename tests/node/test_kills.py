@@ -6,8 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from tests.e2e.waiting import until
-from tests.node.program import PATIENCE
+from tests.node.patience import eventually
 from tests.node.workloads import FORKS, PROCESSES, QUIET
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ async def test_a_killed_program_comes_back_to_the_truth(node: Node, program: Pro
         assert node.group(goes).is_dir(), "nobody was there to remove it"
         comes = await kubelet.pod()
         new = await kubelet.run(comes, PROCESSES)
-        await kubelet.runs_in_full(new, PROCESSES)
+        await kubelet.runs_in_full(comes, new, PROCESSES)
         assert kubelet.first_group(new) == ""
 
         program.start()
@@ -64,7 +63,7 @@ async def test_a_killed_runtime_is_connected_again(node: Node, program: Program)
         await node.containerd.kill()
         (first,) = kubelet.threads(ends)
         os.kill(first, signal.SIGKILL)
-        await until("the container has ended", lambda: kubelet.threads(ends) == set(), PATIENCE)
+        await eventually("the container has ended", lambda: kubelet.threads(ends) == set())
         await node.containerd.start()
         await program.synchronized(2)
         await program.told(pod, "Exists 1/1")
@@ -78,7 +77,7 @@ async def test_a_killed_runtime_is_connected_again(node: Node, program: Program)
         await node.containerd.stop()
         await node.containerd.start()
         await program.told(old, "removed")
-        await kubelet.runs_in_full(later, PROCESSES)
-        await until("the old pod's group is gone", lambda: not node.group(old).exists(), PATIENCE)
+        await kubelet.runs_in_full(pod, later, PROCESSES)
+        await eventually("the old pod's group is gone", lambda: not node.group(old).exists())
         await node.assert_truth(program, {pod: [lives, later]})
         assert kubelet.cri.failures == []

@@ -33,7 +33,7 @@ async def test_a_container_added_later_is_assigned_before_it_runs(node: Node, se
         threads = await kubelet.run(pod, THREADS)
         assert kubelet.first_group(threads) == node.group(pod).name
         await serving.told(pod, "Exists 2/2")
-        await kubelet.runs_in_full(threads, THREADS)
+        await kubelet.runs_in_full(pod, threads, THREADS)
         await node.assert_truth(serving, {pod: [forks, threads], other: []})
 
         told = len(serving.words(pod))
@@ -65,7 +65,7 @@ async def test_a_pod_without_an_rmid_gets_its_group_when_the_caller_retries(
         await serving.told(pod, "Failed 0/0")
         crowd = [await kubelet.run(pod, FORKS), await kubelet.run(pod, THREADS)]
         assert [kubelet.first_group(it) for it in crowd] == ["", ""], "the pod starts all the same"
-        await kubelet.runs_in_full(crowd[1], THREADS)
+        await kubelet.runs_in_full(pod, crowd[1], THREADS)
         await serving.told(pod, "Failed 0/2")
 
         told = serving.words(pod)

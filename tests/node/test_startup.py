@@ -19,7 +19,7 @@ async def test_preexisting_containers_are_assigned(node: Node, program: Program)
         pod, bare = await kubelet.pod(), await kubelet.pod()
         containers = [await kubelet.run(pod, THREADS), await kubelet.run(pod, PROCESSES)]
         for container, workload in zip(containers, (THREADS, PROCESSES), strict=True):
-            await kubelet.runs_in_full(container, workload)
+            await kubelet.runs_in_full(pod, container, workload)
             assert kubelet.first_group(container) == "", "no group can be named before there is one"
         program.start()
         await program.told(pod, "Exists 2/2")
