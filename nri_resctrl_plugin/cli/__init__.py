@@ -6,7 +6,8 @@ what a command does.
 Rules:
     1. A flag may be written with one dash or two, `-idx 10` or `--idx=10`, as for plugins written in Go.
     2. A runtime that launches the program gives no arguments, only `NRI_PLUGIN_SOCKET`: that means `run`.
-    3. Modules of a command are imported when it is called: a launched plugin has five seconds to register.
+    3. Modules of a command are imported when it is called: a launched plugin has five seconds to register,
+       and without the packages of the extra `nri` the program must be able to say so.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from nri_resctrl_plugin.cli.exits import Exit, Stop, complain, flush_standard_error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["main"]
 
@@ -45,13 +46,7 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
         arguments = ["run"]
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "demo":
-            from nri_resctrl_plugin.cli.demo import demo  # noqa: PLC0415 - rule 3
-
-            return demo(options)
-        from nri_resctrl_plugin.cli.run import run  # noqa: PLC0415 - rule 3
-
-        return run(options, environment)
+        return _command(options.command)(options, environment)
     except Stop as stop:
         complain(str(stop))
         return stop.status
@@ -59,6 +54,28 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
         return Exit.OK
     finally:
         flush_standard_error()
+
+
+def _command(name: str) -> Callable[[argparse.Namespace, Mapping[str, str]], int]:
+    """Import a command (rule 3).
+
+    Raises:
+        Stop: A package that it needs is not installed.
+    """
+    try:
+        if name == "demo":
+            from nri_resctrl_plugin.cli.demo import demo  # noqa: PLC0415 - rule 3
+
+            return demo
+        from nri_resctrl_plugin.cli.run import run  # noqa: PLC0415 - rule 3
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in {"nri_resctrl_plugin", "resctrl"}:
+            raise
+        raise Stop(
+            Exit.UNSUPPORTED,
+            f"{error.name} is not installed: the plugin needs the extra: pip install 'resctrl[nri]'",
+        ) from error
+    return run
 
 
 def _two_dashes(argument: str) -> str:

@@ -12,11 +12,12 @@ from nri_resctrl_plugin.demo.story import tell
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Mapping
 
 __all__ = ["demo"]
 
 
-def demo(options: Namespace) -> int:
+def demo(options: Namespace, _: Mapping[str, str]) -> int:
     """Tell the story on standard output.
 
     Args:

@@ -22,6 +22,7 @@ import structlog
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+import nri_resctrl_plugin
 from nri_resctrl_plugin import (
     ConfigError,
     Exists,
@@ -796,6 +797,39 @@ class TestProcess:
             asyncio.run(play(running))
             assert running.process.returncode == Exit.IO
             assert "nobody reads the events" in running.errors.read_text()
+
+
+class TestImports:
+    """What is loaded, and when."""
+
+    def test_the_command_line_alone_is_light(self) -> None:
+        """Flags and the version need none of the packages that serving needs."""
+        heavy = ("asyncio", "attrs", "betterproto2", "cattrs", "grpclib", "structlog", "yaml", "resctrl")
+        code = f"import sys, nri_resctrl_plugin.cli; print([m for m in {heavy} if m in sys.modules])"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                              env={"PYTHONPATH": str(Path(__file__).parents[2])})  # fmt: skip
+        assert done.stdout == "[]\n"
+
+    @pytest.mark.parametrize("command", ["run", "demo"])
+    def test_without_the_extra_it_says_so(self, command: str) -> None:
+        """A package that is not installed ends it with status 69 and the mend, not a traceback."""
+        done = subprocess.run(
+            [sys.executable, "-S", "-m", "nri_resctrl_plugin", command],  # -S: no site-packages
+            capture_output=True, text=True, check=False,
+            env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        )  # fmt: skip
+        assert done.returncode == Exit.UNSUPPORTED
+        assert done.stderr.count("\n") == 1
+        assert "pip install 'resctrl[nri]'" in done.stderr
+
+    def test_every_public_name_is_there(self) -> None:
+        """`__all__`, `dir()` and attributes agree, and another name is refused as ever."""
+        for name in nri_resctrl_plugin.__all__:
+            assert getattr(nri_resctrl_plugin, name) is vars(nri_resctrl_plugin)[name]
+        assert sorted(nri_resctrl_plugin._HOME) == nri_resctrl_plugin.__all__
+        assert set(nri_resctrl_plugin.__all__) <= set(dir(nri_resctrl_plugin))
+        with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+            getattr(nri_resctrl_plugin, "Nothing")  # noqa: B009 - a checker refuses the plain form
 
 
 def unread_pipe() -> int:
