@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import structlog
+from attrs import fields
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
@@ -32,10 +34,11 @@ from nri_resctrl_plugin import (
     ResctrlPlugin,
     ResctrlPluginConfig,
     RetryReport,
+    cli,
 )
 from nri_resctrl_plugin.cli import main
 from nri_resctrl_plugin.cli.exits import Exit, Stop
-from nri_resctrl_plugin.cli.settings import settings
+from nri_resctrl_plugin.cli.settings import VARIABLE_PREFIX, settings
 from nri_resctrl_plugin.cli.sink import LineSink
 from nri_resctrl_plugin.demo.runtime import RuntimeSide
 from nri_resctrl_plugin.jsonl import event_from_line
@@ -964,6 +967,19 @@ class TestLineSink:
         gate.set()
         assert sink.close()
         assert capsys.readouterr().out.count("events_dropped") == 1
+
+
+def test_the_reference_lists_everything() -> None:
+    """Each flag of `run`, each variable and each exit status stands in the reference."""
+    page = (Path(__file__).parents[2] / "docs/reference/configuration.md").read_text()
+    parser = argparse.ArgumentParser()
+    cli._add_run(parser)
+    flags_there = [action.option_strings[0] for action in parser._actions if action.dest != "help"]
+    assert len(flags_there) == 17
+    assert [flag for flag in flags_there if f"| `{flag}" not in page] == []
+    names = [field.name for field in fields(ResctrlPluginConfig)]
+    assert [name for name in names if f"`{VARIABLE_PREFIX}{name.upper()}`" not in page] == []
+    assert [status for status in Exit if f"| {int(status)} |" not in page] == []
 
 
 def test_exit_statuses_are_those_of_sysexits() -> None:
