@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests.lanes import LANES, expected, lane_of, machine_of, needs_of, reason_of, skips_of, world_of
 from tests.worlds import WORLDS, Machine, Site, World, WorldMissing
@@ -23,11 +22,6 @@ if TYPE_CHECKING:
 
 _passed: Final = pytest.StashKey[Counter[str]]()
 _lane: Final = pytest.StashKey[str]()
-
-settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("ci", settings.get_profile("default"), max_examples=300)
-settings.register_profile("full", settings.get_profile("default"), max_examples=2000, stateful_step_count=40)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 def _names(text: str) -> list[str]:
@@ -77,6 +71,20 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "machine(machine): the machine that a scenario is about, if not a full one"
     )
     config.stash[_passed] = Counter()
+    if config.pluginmanager.hasplugin("hypothesispytest"):
+        _load_hypothesis_profile()
+
+
+def _load_hypothesis_profile() -> None:
+    # Imported here: an emulated machine that runs scenarios alone is spared the 6 seconds that it takes.
+    from hypothesis import HealthCheck, settings  # noqa: PLC0415 - see above
+
+    settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("ci", settings.get_profile("default"), max_examples=300)
+    settings.register_profile(
+        "full", settings.get_profile("default"), max_examples=2000, stateful_step_count=40
+    )
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

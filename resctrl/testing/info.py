@@ -146,7 +146,7 @@ def info_tree(
             "num_rmids": str(hardware.num_rmids),
         }
     for resource, files in parts.items():
-        directory = info.add_dir(resource, owner_writable=False)
+        directory = info.add_dir(resource, owner_writable=False, owner=resource)
         for name, text in files.items():
             directory.add_file(name, _constant(text + "\n"))
     if hardware.monitoring:

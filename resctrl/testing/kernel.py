@@ -92,7 +92,7 @@ class Kernel:
         self.root = None
         self._controls = []
 
-    # Directories (K10 to K36)
+    # Directories (K10 to K37)
 
     def mkdir(self, parent: Node, name: str) -> None:
         """Make a group; the name is known to be free."""
@@ -125,16 +125,18 @@ class Kernel:
         node.remove()
 
     def rename(self, node: Node, parent: Node, name: str) -> None:
-        """Rename a monitoring group, or move it below another control group (K30 to K36)."""
+        """Rename a monitoring group, or move it below another control group (K30 to K37)."""
         group = node.owner if node.is_dir else node.parent and node.parent.owner
         target = parent.owner
-        if not isinstance(group, Group) or not isinstance(target, Group):
-            refuse(errno.ENOENT)  # something below info
+        # A file goes by its directory; that of a resource of info is no group, and the kernel goes on (K37).
+        of_resource = not node.is_dir and isinstance(group, str)
+        if not (isinstance(group, Group) or of_resource) or not isinstance(target, Group):
+            refuse(errno.ENOENT)  # something directly below info
         self.status.clear()
         if not node.is_dir:
             self.status.puts("Source and destination must be directories")
             refuse(errno.EPERM)
-        if group.parent is None or group.node is not node:
+        if not isinstance(group, Group) or group.parent is None or group.node is not node:
             self.status.puts("Source must be a MON group\n")
             refuse(errno.EPERM)
         if not _holds_mon_groups(parent, name):

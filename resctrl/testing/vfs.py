@@ -34,6 +34,9 @@ __all__ = ["SYSFS_MOUNT_POINT", "Privilege", "Vfs"]
 SYSFS_MOUNT_POINT: Final = Path("/sys/fs/resctrl")
 """The directory that the kernel keeps for resctrl."""
 
+_MOUNTED: Final = frozenset({FileSystem.PROC, FileSystem.SYSFS})
+"""What is mounted from the beginning, so that its root cannot be removed."""
+
 
 class Privilege(Enum):
     """Who calls."""
@@ -132,7 +135,7 @@ class Vfs:
             self._require_change(found.parent, path)
             if not node.is_dir:
                 fail(errno.ENOTDIR, path)
-            if found.mount_point:
+            if found.mount_point or (node.fs in _MOUNTED and node.fs is not found.parent.fs):
                 fail(errno.EBUSY, path)
             with self._refusals(path):
                 if found.parent.fs is FileSystem.RESCTRL:
@@ -278,13 +281,15 @@ class Vfs:
 
     def _check_rename(self, old: Lookup, new: Lookup, path: Path) -> None:
         """Answer as do_renameat2 does (K30)."""
-        if old.parent.fs is not new.parent.fs:
+        if _mount_of(old.parent) is not _mount_of(new.parent):
             fail(errno.EXDEV, path)
         if {old.name, new.name} & {"..", ""}:
             fail(errno.EBUSY, path)
         if self._read_only and old.parent.fs is FileSystem.RESCTRL:
             fail(errno.EROFS, path)
         node = self._present(old, path)
+        if new.parent.fs is FileSystem.MOUNT_POINT:  # nothing can even be looked up there (empty_dir_lookup)
+            fail(errno.ENOENT, path)
         if any(above is node for above in new.parent.ancestors()):
             fail(errno.EINVAL, path)
         if new.node is not None and any(above is new.node for above in old.parent.ancestors()):
@@ -345,6 +350,11 @@ class Vfs:
         root.covers = node
         node.mounted = root
         self._mount_node = node
+
+
+def _mount_of(node: Node) -> FileSystem:
+    """Return which mount a node belongs to: the empty directory for resctrl is one of sysfs."""
+    return FileSystem.SYSFS if node.fs is FileSystem.MOUNT_POINT else node.fs
 
 
 def _write_error(error: OSError, written: int) -> WriteError:

@@ -324,6 +324,8 @@ def test_rmdir_of_kernel_directories(place: str) -> None:
         ("tasks", "ENOTDIR"),
         ("tasks/x", "ENOTDIR"),
         ("", "EBUSY"),
+        ("/proc", "EBUSY"),
+        ("/sys", "EBUSY"),
         ("mon_groups/..", "ENOTEMPTY"),
     ],
 )
@@ -461,6 +463,24 @@ def test_rename_below_info(source: str, target: str) -> None:
     before = spoil_status(fs)
     assert answer(fs.rename, ROOT / source, ROOT / target) == "ENOENT"
     assert status(fs) == before
+
+
+def test_rename_of_an_unmounted_place() -> None:
+    """K30: unmounted, the directory for resctrl is a part of sysfs, in which nothing is found: ENOENT."""
+    fs = FakeFs(mounted=False)
+    assert answer(fs.rename, ROOT / "a", ROOT.parent / "b") == "ENOENT"
+    assert answer(fs.rename, ROOT, ROOT / "a") == "ENOENT"
+    assert answer(fs.rename, ROOT / "a", Path("/proc/b")) == "EXDEV"
+
+
+def test_rename_of_a_file_of_a_resource() -> None:
+    """K37: below a resource's directory a file is refused as a file, not as something of info."""
+    fs = two_classes()
+    spoil_status(fs)
+    assert answer(fs.rename, ROOT / "info/L3/num_closids", MON / "x") == "EPERM"
+    assert status(fs) == ["Source and destination must be directories"]
+    assert answer(fs.rename, ROOT / "info/L3/num_closids", ROOT / "info/MB/x") == "ENOENT"
+    assert answer(fs.rename, ROOT / "info/L3", MON / "x") == "ENOENT"
 
 
 def test_rename_of_a_file() -> None:

@@ -14,11 +14,15 @@ __all__ = [
     "attach",
     "detached_copy",
     "is_mounted_at",
+    "mount_points",
     "mount_resctrl",
     "own_mount_namespace",
+    "remount",
     "unmount",
 ]
 
+_MS_RDONLY: Final = 1
+_MS_REMOUNT: Final = 32
 _CLONE_NEWNS: Final = 0x00020000
 _MS_REC: Final = 16384
 _MS_PRIVATE: Final = 1 << 18
@@ -74,10 +78,21 @@ def own_mount_namespace() -> None:
     _mount(b"none", "/", None, _MS_REC | _MS_PRIVATE)
 
 
-def is_mounted_at(target: Path) -> bool:
-    """Tell whether resctrl is mounted there, as this thread sees it."""
+def remount(target: Path, *, read_only: bool) -> None:
+    """Change a mount between read-only and writable."""
+    _mount(b"resctrl", target, None, _MS_REMOUNT | (_MS_RDONLY if read_only else 0))
+
+
+def mount_points() -> list[Path]:
+    """Return where resctrl is mounted, as this thread sees it, in the order of mounting."""
+    found = []
     for line in Path("/proc/thread-self/mountinfo").read_text(encoding="utf-8").splitlines():
         before, _, after = line.partition(" - ")
-        if before.split()[4] == str(target) and after.split()[0] == "resctrl":
-            return True
-    return False
+        if after.split()[0] == "resctrl":
+            found.append(Path(before.split()[4]))
+    return found
+
+
+def is_mounted_at(target: Path) -> bool:
+    """Tell whether resctrl is mounted there, as this thread sees it."""
+    return target in mount_points()
