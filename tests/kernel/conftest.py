@@ -6,19 +6,29 @@ could run, because emulation is slow and one guest takes both cores of a small m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import compileall
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
 
 import pytest
 
+from tests.kernel import probe
 from tests.kernel.image import find_image
+from tests.kernel.jobs import JOBS, Outcome
 from tests.kernel.vm import GuestRun, kernel_lane_missing, run_guest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from tests.kernel.guest import GuestConfig
     from tests.kernel.image import Image
+
+
+_GUEST_TESTS: Final = frozenset({"test_fidelity.py", "test_guest.py", "test_scenarios.py"})
+_HERE: Final = Path(__file__).parents[2]
+_AT_ONCE: Final = 2
+"""Guests that run side by side: a job keeps one processor busy."""
 
 
 def _is_required(config: pytest.Config) -> bool:
@@ -27,10 +37,15 @@ def _is_required(config: pytest.Config) -> bool:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave the guests' tests out of a session that neither requires nor names them: no skips to read."""
-    if collection_path.name != "test_guest.py" or _is_required(config):
+    if collection_path.name not in _GUEST_TESTS or _is_required(config):
         return None
-    named = any("test_guest.py" in argument for argument in config.invocation_params.args)
+    named = any(collection_path.name in argument for argument in config.invocation_params.args)
     return None if named else True
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the mark known."""
+    config.addinivalue_line("markers", "jobs(*names): which jobs of tests/kernel/jobs.py a test waits for")
 
 
 class Boot(Protocol):
@@ -81,3 +96,31 @@ def boot(image: Image) -> Boot:
         return run_guest([line], guest, limit=limit, job=job, image=image, on_output=on_output)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def compiled(image: Image) -> None:
+    """What the jobs import, compiled here, because in a guest that takes its time each boot."""
+    for package in ("resctrl", "nri_resctrl_plugin", "tests/worlds", "tests/kernel"):
+        compileall.compile_dir(_HERE / package, quiet=2)
+    assert probe.main(["--compile", "tests/scenarios", "--world=kernel", "--machine=any"]) == 0
+
+
+@pytest.fixture(scope="session")
+def outcome_of(
+    image: Image, compiled: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Outcome]]:
+    """What came of a job: all jobs that this session waits for are begun at once, some side by side."""
+    wanted = {
+        name for item in request.session.items for mark in item.iter_markers("jobs") for name in mark.args
+    }
+
+    def do(name: str) -> Outcome:
+        job, directory = JOBS[name], tmp_path_factory.mktemp(name)
+        run = run_guest(job.command, job.guest, limit=job.limit, job=directory, cwd=_HERE, image=image)
+        return Outcome(run, directory)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        futures: dict[str, Future[Outcome]] = {name: pool.submit(do, name) for name in JOBS if name in wanted}
+        yield lambda name: futures[name].result()
+        pool.shutdown(cancel_futures=True)

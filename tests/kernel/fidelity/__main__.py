@@ -10,7 +10,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from random import Random
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -55,8 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         fake = FakeSide(kernel.sizes, options.limbo)
         stage = Stage(kernel, fake, ordinary_limbo=options.limbo is Limbo.REAL)
-        random = Random(options.seed)  # noqa: S311 - it must be repeatable
-        report = compare(stage, random, operations=options.operations, length=options.length)
+        report = compare(stage, seed=options.seed, operations=options.operations, length=options.length)
     finally:
         kernel.close()
     REPORT.write_text(as_json(report, monotonic() - began), encoding="utf-8")

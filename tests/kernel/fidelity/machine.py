@@ -26,7 +26,6 @@ from tests.kernel.fidelity.operations import ELSEWHERE, ROOT, Generator, Kind, O
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
-    from random import Random
 
     from resctrl import Reader
     from tests.kernel.fidelity.sides import FakeSide, Leader, Side
@@ -360,8 +359,8 @@ def shortened(stage: Stage, difference: Difference, seconds: float) -> Differenc
 
 def compare(
     stage: Stage,
-    random: Random,
     *,
+    seed: int,
     operations: int,
     length: int,
     most_differences: int = 5,
@@ -371,13 +370,13 @@ def compare(
 
     Args:
         stage: Where.
-        random: Where chance comes from.
+        seed: The same seed makes the same operations.
         operations: How many to play in all.
         length: How many a sequence has.
         most_differences: End after so many.
         shorten_for: Seconds to make one short.
     """
-    report, generator = Report(), Generator(random)
+    report, generator = Report(), Generator(seed)
     while report.operations < operations and len(report.differences) < most_differences:
         sequence = generator.sequence(min(length, operations - report.operations))
         difference = _first_difference(stage, sequence, report)

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from random import Random
 
 __all__ = ["ELSEWHERE", "ROOT", "Generator", "Kind", "Operation"]
 
@@ -128,11 +128,11 @@ class Generator:
     """Makes operations.
 
     Args:
-        random: Where chance comes from.
+        seed: The same seed makes the same operations.
     """
 
-    def __init__(self, random: Random) -> None:
-        self._random = random
+    def __init__(self, seed: int) -> None:
+        self._random = Random(seed)  # noqa: S311 - it must be repeatable
         self._makers: tuple[tuple[int, Callable[[], Iterator[Operation]]], ...] = (
             (26, self._create),
             (10, self._remove),
