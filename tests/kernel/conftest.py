@@ -1,7 +1,8 @@
 """Boots guests for tests that ask for one, and only in a session that was told to: `pytest --require=kernel`.
 
-A session that requires the lane and cannot have it fails; one that does not require it skips, also where it
-could run, because emulation is slow and one guest takes both cores of a small machine.
+A session that requires the lane and cannot have it fails. One that names a file of it runs that, or skips
+with the reason. Any other skips, also where it could run, because emulation is slow and one guest takes both
+cores of a small machine.
 """
 
 from __future__ import annotations
@@ -35,12 +36,15 @@ def _is_required(config: pytest.Config) -> bool:
     return "kernel" in (config.getoption("--require", default=None) or ())
 
 
+def _is_named(config: pytest.Config) -> bool:
+    return any(name in argument for argument in config.invocation_params.args for name in _GUEST_TESTS)
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave the guests' tests out of a session that neither requires nor names them: no skips to read."""
-    if collection_path.name not in _GUEST_TESTS or _is_required(config):
+    if collection_path.name not in _GUEST_TESTS or _is_required(config) or _is_named(config):
         return None
-    named = any(collection_path.name in argument for argument in config.invocation_params.args)
-    return None if named else True
+    return True
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,11 +71,14 @@ class Boot(Protocol):
 @pytest.fixture(scope="session")
 def image(request: pytest.FixtureRequest) -> Image:
     """The image to boot; the one gate of every test that needs a guest."""
-    if not _is_required(request.config):
-        pytest.skip("boots guests: run with --require=kernel")
+    required = _is_required(request.config)
+    if not required and not _is_named(request.config):
+        pytest.skip("boots guests: name its file, or run the whole lane with --require=kernel")
     reason = kernel_lane_missing()
-    if reason is not None:
+    if reason is not None and required:
         pytest.fail(f"--require=kernel: {reason}")
+    if reason is not None:
+        pytest.skip(f"no kernel lane: {reason}")
     return find_image()
 
 
