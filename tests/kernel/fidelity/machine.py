@@ -4,10 +4,9 @@ Owns: what an answer is, what may differ, how a sequence that shows a difference
 which side is the kernel.
 
 What may differ, each a row of "Where fake and kernel may differ" in docs/explanation/kernel-semantics.md:
-    D1  the order in which a `tasks` file lists
+    D1  in which order a `tasks` file lists, and threads of the machine that the fake does not have
     D2  the values of counters (that each is a number, or the word, may not differ)
-    D3  threads that neither side knows: the kernel lists all of the machine's
-    D4  with ordinary limbo: whether an RMID is back already, for at most 2.5 s
+    D3  with ordinary limbo: whether an RMID is back already, for at most 2.5 s
 """
 
 from __future__ import annotations
@@ -252,7 +251,7 @@ class Stage:
         return filled
 
     def _after_limbo(self, path: Path, kernel: str, fake: str) -> tuple[str, str]:
-        """Wait until the sides agree about an RMID in limbo (D4)."""
+        """Wait until the sides agree about an RMID in limbo (D3)."""
         began = time.monotonic()
         while kernel != fake and "EBUSY" in {kernel, fake} and time.monotonic() < began + LIMBO_MAY_DIFFER:
             time.sleep(0.02)
@@ -278,7 +277,7 @@ class Stage:
         return text
 
     def _known(self, side: Side, text: str) -> list[int]:
-        """Return who is listed, of those that both sides know (D1, D3)."""
+        """Return who is listed, of those that both sides know (D1)."""
         known = {*self._living, *_EVERYWHERE, side.self_tid}
         listed = [int(line) for line in text.split()]
         return sorted(0 if tid == side.self_tid else tid for tid in listed if tid in known)
