@@ -37,7 +37,8 @@ def _is_required(config: pytest.Config) -> bool:
 
 
 def _is_named(config: pytest.Config) -> bool:
-    return any(name in argument for argument in config.invocation_params.args for name in _GUEST_TESTS)
+    arguments = [str(argument) for argument in config.invocation_params.args]
+    return any(f"kernel/{name}" in argument for argument in arguments for name in _GUEST_TESTS)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

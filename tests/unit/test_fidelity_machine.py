@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import re
 import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,10 +19,10 @@ from tests.kernel.fidelity.sides import FakeLeader, FakeSide, Limbo, Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     from resctrl import Reader, Tid
 
+PAGE = Path(__file__).parents[2] / "docs/explanation/kernel-semantics.md"
 SIZES = Sizes(num_rmids=10)
 SHORT = 9
 """Operations within which every mistake below can be shown."""
@@ -191,6 +193,13 @@ def test_making_short_takes_no_longer_than_it_may() -> None:
     begin = time.monotonic()
     assert shortened(stage, long, 0.0) == long
     assert time.monotonic() - begin < 1.0
+
+
+def test_little_may_differ() -> None:
+    """What may differ is five rows at most, each with its line of the kernel, and known to the machine."""
+    rows = re.findall(r"^\| (D\d) \| .+ \| `\w+`: `.+` \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows == re.findall(r"^    (D\d)  ", machine.__doc__ or "", re.MULTILINE)
+    assert 0 < len(rows) <= 5
 
 
 def test_a_seed_is_a_sequence() -> None:
