@@ -39,7 +39,7 @@ def gather(root: Path, directory: Path, artifacts: Path, moment: str) -> None:
         _text(root / "info/last_cmd_status"), encoding="utf-8"
     )
     (artifacts / "dmesg.txt").write_text(_dmesg(), encoding="utf-8")
-    for file in directory.glob("*.jsonl"):
+    for file in (*directory.glob("*.jsonl"), *directory.glob("*.log")):
         with contextlib.suppress(OSError):
             shutil.copy(file, artifacts / file.name)
 

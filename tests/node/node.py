@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from tests.e2e import observer
@@ -96,4 +97,6 @@ class Node:
     def close(self) -> list[str]:
         """End the runtime and all that is its; return what was left in spite of it."""
         self.others.remove_all()
+        with contextlib.suppress(OSError):  # it never started
+            (self.site.directory / "containerd.log").write_text(self.containerd.log)
         return self.containerd.close()

@@ -9,9 +9,10 @@ import time
 from typing import TYPE_CHECKING
 
 from tests.node.program import Refused
-from tests.node.workloads import FORKS, QUIET, SPINS, THREADS
+from tests.node.workloads import FORKS, QUIET, THREADS, WORKS
 
 if TYPE_CHECKING:
+    from tests.e2e.pods import Pod
     from tests.node.conftest import Record
     from tests.node.node import Node
     from tests.node.program import Program
@@ -94,34 +95,31 @@ async def test_a_pod_without_an_rmid_gets_its_group_when_the_caller_retries(
 async def test_pods_that_follow_each_other_through_limbo(
     node: Node, serving: Program, record: Record
 ) -> None:
-    """With two RMIDs left, who takes over a hot one is refused, and gets its group within the deadline."""
+    """On a full machine each pod waits for the RMID of one that goes, hot as it is, and gets it in time."""
     await serving.synchronized()
     await node.others.use_up()
-    node.others.free_one()
-    node.others.free_one()
-    busy = 0
     async with node.kubelet() as kubelet:
-        alive = []
-        for _ in range(5):
+        alive: dict[Pod, list[str]] = {}
+        refusals: list[str] = []
+        for number in range(4):
             pod = await kubelet.pod()
-            container = await kubelet.run(pod, SPINS)
-            if serving.words(pod)[:1] == ["Failed 0/0"]:
-                refusals = await until_created(node, serving, pod.uid)
-                assert set(refusals) <= {"RmidsBusyError"}
-                busy += len(refusals)
-                report = await serving.call("retry_all")
-                assert report["containers_reconciled"] == 1
+            container = await kubelet.run(pod, WORKS)
+            await serving.told(pod, "Failed 0/1")
+            if number < 2:
+                node.others.free_one()
             else:
-                assert kubelet.first_group(container) == node.group(pod).name
-            await serving.told(pod, "Exists 1/1")
-            alive.append((pod, container))
-            await node.assert_truth(serving, {it: [cid] for it, cid in alive})
-            if len(alive) == 2:
-                gone, _ = alive.pop(0)
+                gone = next(iter(alive))
                 await kubelet.remove(gone)
                 await serving.told(gone, "removed")
+                del alive[gone]
+            refusals += await until_created(node, serving, pod.uid)
+            assert (await serving.call("retry_all"))["containers_reconciled"] == 1
+            await serving.told(pod, "Exists 1/1")
+            alive[pod] = [container]
+            await node.assert_truth(serving, alive)
+        assert set(refusals) <= {"RmidsBusyError"}
+        record("refusals while in limbo", len(refusals))
         assert kubelet.cri.failures == []
-    record("refusals while in limbo", busy)
     await node.assert_truth(serving, {})
 
 

@@ -15,7 +15,7 @@ from attrs import frozen
 
 from tests.e2e.pods import python_command
 
-__all__ = ["FORKS", "PROCESSES", "QUIET", "SHORT", "SPINS", "THREADS", "Workload"]
+__all__ = ["FORKS", "PROCESSES", "QUIET", "SHORT", "THREADS", "WORKS", "Workload"]
 
 
 @frozen
@@ -50,7 +50,12 @@ FORKS: Final = _shell(
     "next() { /bin/sleep 0.1; next & }; next & next & while :; do /bin/sleep 1; done",
     3,
 )
-SPINS: Final = _shell("spins", "while :; do :; done", 1)
+WORKS: Final = _shell(
+    # Runs often enough to stay in the cache, and leaves the processors to others.
+    "works",
+    "while :; do i=0; while [ $i -lt 500 ]; do i=$((i + 1)); done; /bin/sleep 0.2; done",
+    1,
+)
 SHORT: Final = _shell("short", "exit 0", 0)
 
 _THREADS: Final = """
