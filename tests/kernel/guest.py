@@ -113,7 +113,8 @@ class GuestConfig:
     def kernel_command_line(self) -> str:
         """Return the kernel's command line.
 
-        `panic=-1` reboots at once, which QEMU turns into an exit: a dead guest ends its run.
+        `panic=-1` reboots at once, which QEMU turns into an exit: a dead guest ends its run, and so does one
+        that is only hurt (`oops=panic`), before it hangs or answers out of ruined memory.
         """
         off = [
             name
@@ -127,6 +128,7 @@ class GuestConfig:
         words = [
             "console=ttyS0",
             "panic=-1",
+            "oops=panic",
             "quiet",
             f"fakerdt.num_rmid={self.num_rmids}",
             f"fakerdt.num_closid={self.num_closids}",

@@ -34,7 +34,8 @@ class TestConfig:
     def test_default(self) -> None:
         """The default machine in full."""
         assert GuestConfig().kernel_command_line() == (
-            "console=ttyS0 panic=-1 quiet fakerdt.num_rmid=8 fakerdt.num_closid=4 fakerdt.cbm_len=12 "
+            "console=ttyS0 panic=-1 oops=panic quiet fakerdt.num_rmid=8 fakerdt.num_closid=4 "
+            "fakerdt.cbm_len=12 "
             "fakerdt.mba=1 fakerdt.fail=0 fakerdt.stuck=0 fakerdt.decay_ms=2000"
         )
 

@@ -244,6 +244,8 @@ class Generator:
         )
         if not source.is_relative_to(ROOT):  # the fake renames nothing outside of resctrl
             source = self._mon_group()
+        if source.parent.parent == ROOT / "info":  # it ruins the kernel's memory (K37)
+            source = ROOT / "info/last_cmd_status"
         yield Operation(Kind.RENAME, source, target)
 
     def _changeable(self, path: Path) -> Path:
