@@ -100,7 +100,7 @@ JOBS: Final[Mapping[str, Job]] = MappingProxyType(
         "scenarios-full": _scenarios(Machine.FULL),
         "fidelity-none": _fidelity(GuestConfig(num_rmids=10, llc_occupancy=False), "none", 10_000),
         "fidelity-endless": _fidelity(
-            GuestConfig(num_rmids=48, endless_limbo=True, decay_ms=1), "endless", 10_000
+            GuestConfig(num_rmids=20, endless_limbo=True, decay_ms=1), "endless", 10_000
         ),
         "scenarios-without-resctrl": _scenarios(Machine.WITHOUT_RESCTRL),
         "scenarios-without-monitoring": _scenarios(Machine.WITHOUT_MONITORING),

@@ -303,7 +303,8 @@ class Generator:
         what = self._random.randrange(4)
         if what == 0:
             yield Operation(Kind.REMOUNT, number=1)
-            yield from self._few()
+            for _ in range(3):
+                yield from self._few()
             yield Operation(Kind.REMOUNT, number=0)
             return
         if what == 1:
