@@ -128,9 +128,10 @@ class Lane:
         junit = self.artifacts / f"{name}.xml"
         junit.unlink(missing_ok=True)
         command = [
-            sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", "-o", f"timeout={_TEST_SECONDS}",
-            f"--junit-xml={junit}", *arguments,
-        ]  # fmt: skip
+            *(sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider"),
+            *("-o", "console_output_style=times", "-o", f"timeout={_TEST_SECONDS}"),
+            *(f"--junit-xml={junit}", *arguments),
+        ]
         _say(f"lane: {name}: {' '.join(arguments)}\n")
         process = subprocess.Popen(
             command,
