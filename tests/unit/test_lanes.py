@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,19 @@ def test_few_scenarios_are_skipped() -> None:
         page.count("| the world ")
         == 2 * sums["fake"] - sum(expected_scenarios("kernel").values()) - sums["hardware"]
     )
+
+
+def test_bodies_are_the_same_in_every_world() -> None:
+    """No scenario asks which world it is in, or skips by itself; no world knows of pytest."""
+    for file in sorted(HERE.glob("tests/scenarios/*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            assert not (isinstance(node, ast.Constant) and node.value in WORLDS), f"{file}:{node.lineno}"
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                said = f"{node.value.id}.{node.attr}"
+                assert said not in {"world.name", "pytest.skip", "mark.skipif"}, f"{file}:{node.lineno}"
+    for file in sorted(HERE.glob("tests/worlds/*.py")):
+        assert "import pytest" not in file.read_text(encoding="utf-8"), file
 
 
 def test_tables_are_read_as_they_are_drawn() -> None:
