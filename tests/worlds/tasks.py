@@ -48,7 +48,9 @@ class Tasks:
         self._asker = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._asker.bind(f"\0{self._name}-asker")
         self._asker.settimeout(DEADLINE)
-        program = [sys.executable, "-I", "-S", task_process.__file__, self._name, f"{self._name}-asker"]
+        # Python 3.12 warns of each fork beside threads, which is what this program is for.
+        options = ["-I", "-S", "-W", "ignore"]
+        program = [sys.executable, *options, task_process.__file__, self._name, f"{self._name}-asker"]
         self._process = subprocess.Popen(program, stdin=subprocess.PIPE, start_new_session=True)
         try:
             (self._first,) = self._born(1)
