@@ -2,8 +2,8 @@
 
 On a node (`RESCTRL_NODE_SITE` names its file) the scenarios run here. Anywhere else they run in a guest that
 is booted once, and here each is told as it ended there: `pytest tests/node --require=node`. The lane takes
-minutes and both cores of a small machine, so it runs only where it is required; where it cannot, that is a
-failure.
+minutes and both cores of a small machine, so it runs only where it is asked for, by `--require=node` or by
+naming its tests. Asked and impossible is a skip with the reason; required and impossible is a failure.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import pytest
 
@@ -65,16 +65,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 @pytest.fixture(scope="session")
 def lane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LaneRun:
     """The lane, run in a guest: all of it, or what was selected of its node scenarios."""
-    _require(request.config)
     if (reason := kernel_lane_missing()) is not None:
-        pytest.fail(f"--require=node: {reason}", pytrace=False)
+        _impossible(request.config, reason)
     items = [it for it in request.session.items if isinstance(it, pytest.Function)]
     whole = any("lane" in it.fixturenames and "node" not in it.fixturenames for it in items)
     chosen = [it.nodeid for it in items if "node" in it.fixturenames and HERE in it.path.parents]
     try:
         return run_lane(tmp_path_factory.mktemp("lane"), node_tests=None if whole else chosen)
     except (KernelLaneError, Unobtainable) as error:
-        pytest.fail(f"--require=node: {error}", pytrace=False)
+        _impossible(request.config, str(error))
 
 
 class Record(Protocol):
@@ -152,9 +151,11 @@ def _program(node: Node | Replay, name: str) -> Iterator[Program | None]:
         program.close()
 
 
-def _require(config: pytest.Config) -> None:
-    if not _is_required(config):
-        pytest.skip("boots a guest for minutes: run with --require=node")
+def _impossible(config: pytest.Config, reason: str) -> NoReturn:
+    """Skip, or fail where the lane is required: the one place where either happens."""
+    if _is_required(config):
+        pytest.fail(f"--require=node: {reason}", pytrace=False)
+    pytest.skip(f"no node lane: {reason}")
 
 
 def _is_required(config: pytest.Config) -> bool:
