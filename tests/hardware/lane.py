@@ -137,14 +137,14 @@ class Lane:
         process = subprocess.Popen(
             command,
             cwd=CHECKOUT,
-            env={**os.environ, **environ},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environ},  # who waits sees how far it is
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
         assert process.stdout is not None
         try:
-            with (self.artifacts / f"{name}.log").open("wb") as log:
+            with (self.artifacts / f"{name}.log").open("wb", buffering=0) as log:
                 for line in process.stdout:
                     log.write(line)
                     sys.stdout.buffer.write(line)
