@@ -53,6 +53,8 @@ STEPS: Final = ("scenarios", "node")
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 _PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{2,40}_")
 """What a prefix looks like: long enough to be nobody else's, and the end of a word."""
+_ENDS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""A keyboard, a cancelled job, a lost connection: each ends in the teardown."""
 _TEST_SECONDS: Final = 900
 """For one test: emulated, Python is 20 to 25 times slower than the project's limit is made for."""
 
@@ -83,20 +85,22 @@ class Lane:
         self.artifacts.mkdir(parents=True, exist_ok=True)
         self.remarks.append(f"Linux {os.uname().release}, Python {platform.python_version()}")
         steps: list[Step] = []
-        problem: str | None = "interrupted"
+        problem: str | None = "interrupted"  # until the end is reached, whichever way it is left
         try:
-            problem = self._obstacle()
-            if problem is None:
+            obstacle = self._obstacle()
+            if obstacle is None:
                 with self._left_as_found() as directory:
                     steps.extend(self._step(name, directory) for name in self.steps)
                 problem = self._leftovers()
+            else:
+                problem = obstacle
         except Unobtainable as missing:
             problem = str(missing)
         except Exception as error:  # noqa: BLE001 - whatever it is, the summary must tell it
             problem = f"{type(error).__name__}: {error}"
             traceback.print_exc()
         finally:
-            good = problem is None and all(step.passed for step in steps)
+            good = problem is None and len(steps) > 0 and all(step.passed for step in steps)
             self._tell(steps, problem, good=good, seconds=time.monotonic() - began)
         return 0 if good else 1
 
@@ -241,6 +245,8 @@ def _say(text: str) -> None:
 
 
 def _leave(number: int, _frame: object) -> NoReturn:
+    for other in _ENDS:  # whoever asks again does not cut the teardown short
+        signal.signal(other, signal.SIG_IGN)
     sys.exit(128 + number)
 
 
@@ -262,8 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--node-test", action="append", default=[], metavar="ID", help="run only this node scenario"
     )
     options = parser.parse_args(arguments)
-    # A cancelled job gets SIGTERM, a lost connection SIGHUP: both end in the teardown.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDS:
         signal.signal(number, _leave)
     return Lane(options.artifacts.absolute(), options.prefix, options.step or STEPS, options.node_test).run()
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from attrs import evolve
 
 from tests.hardware import probe
 from tests.hardware.evidence import tree
 from tests.hardware.lane import Lane, main
 from tests.hardware.results import Case, Outcome, Step, read_cases, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 JUNIT = """<?xml version="1.0"?><testsuites><testsuite>
 <testcase classname="tests.a" name="good[x]" time="1.5">
@@ -135,21 +141,80 @@ def test_the_listing_shows_groups_and_small_files(tmp_path: Path) -> None:
     assert "mon_groups/g/odd:\n    ([Errno 2]" in text
 
 
-def test_an_interrupted_lane_still_tells(tmp_path: Path) -> None:
-    """SIGTERM ends it by way of the teardown: the summary is there and says so."""
-    script = (
-        "import sys, time; from tests.hardware import lane, probe; probe.obstacle = lambda: print('asked', "
-        "flush=True) or time.sleep(60); sys.exit(lane.main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", script, f"--artifacts={tmp_path}", "--prefix=run-1_"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).resolve().parents[2])
+INTERRUPTED = """
+import sys, time
+from contextlib import contextmanager
+from pathlib import Path
+from tests.hardware import lane, probe
+
+def wait(*_):
+    print("asked", flush=True)
+    time.sleep(60)
+
+@contextmanager
+def left_as_found(self):
+    try:
+        yield Path(sys.argv[1])
+    finally:
+        print("teardown", flush=True)
+        sys.stdin.readline()
+        print("torn down", flush=True)
+
+probe.resctrl_mount = lambda: None
+lane.Lane._left_as_found = left_as_found
+if sys.argv.pop(1) == "obstacle":
+    probe.obstacle = wait
+else:
+    probe.obstacle = lambda: None
+    lane.Lane._step = wait
+sys.exit(lane.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
+    """A lane that stands where the parameter says."""
+    command = [sys.executable, "-c", INTERRUPTED, request.param, f"--artifacts={tmp_path}", "--prefix=run-1_"]
+    here = Path(__file__).resolve().parents[2]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=here)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"asked\n"
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        yield process
     finally:
         process.kill()
-        process.wait()
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "**interrupted**" in (tmp_path / "summary.md").read_text()
+        process.communicate()
+
+
+@pytest.mark.parametrize("interrupted", ["obstacle", "step"], indirect=True)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_lane_tells_so(
+    tmp_path: Path, interrupted: subprocess.Popen[bytes], number: signal.Signals
+) -> None:
+    """Before the first step as in the middle of one, the summary is there, and it is not a pass."""
+    interrupted.send_signal(number)
+    interrupted.communicate(b"\n", timeout=30)
+    assert interrupted.returncode == 128 + number
+    page = (tmp_path / "summary.md").read_text()
+    assert page.startswith("# Hardware lane: FAILED\n")
+    assert "**interrupted**" in page
+
+
+@pytest.mark.parametrize("interrupted", ["step"], indirect=True)
+def test_a_second_signal_does_not_cut_the_teardown_short(interrupted: subprocess.Popen[bytes]) -> None:
+    """Whoever cancels a job twice still gets a machine without the run's groups."""
+    assert interrupted.stdout is not None
+    interrupted.send_signal(signal.SIGTERM)
+    assert interrupted.stdout.readline() == b"teardown\n"
+    interrupted.send_signal(signal.SIGTERM)
+    interrupted.send_signal(signal.SIGINT)
+    output, _ = interrupted.communicate(b"\n", timeout=30)
+    assert output.startswith(b"torn down\n")
+    assert interrupted.returncode == 128 + signal.SIGTERM
+
+
+def test_a_lane_without_a_step_is_no_success(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing ran: that is not green."""
+    monkeypatch.setattr(probe, "obstacle", lambda: None)
+    monkeypatch.setattr(Lane, "_left_as_found", lambda _: contextlib.nullcontext(lane.artifacts))
+    assert evolve(lane, steps=()).run() == 1
