@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nri_resctrl_plugin import cgroups
-from nri_resctrl_plugin.cgroups import CgroupPidSource, parse_cgroups_path
+from nri_resctrl_plugin.cgroup_paths import parent_as_path
+from nri_resctrl_plugin.cgroups import CgroupPidSource, CgroupWitness, parse_cgroups_path
 from nri_resctrl_plugin.errors import CgroupError, CgroupPathError
 from nri_resctrl_plugin.model import ContainerCgroup
 
@@ -427,17 +429,19 @@ def test_cgroups_that_vanish_during_the_walk_are_passed_over(
     """ENOENT before the open and ENODEV after it both mean gone; the rest is listed."""
     host.v2()
     host.cgroup(PATH, [7])
-    host.cgroup(f"{PATH}/going", [8])
+    host.cgroup(f"{PATH}/going/deep", [8])
     host.cgroup(f"{PATH}/staying", [9])
     _fail_to_scan(monkeypatch, "going", number)
-    (host.cgroup_root / PATH.lstrip("/") / "going" / "cgroup.threads").unlink()
     assert host.tids() == [7, 9]
+    (host.cgroup_root / PATH.lstrip("/") / "staying" / "cgroup.threads").unlink()
+    assert host.tids() == [7]
 
 
 def test_any_other_failure_of_the_walk_is_typed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that does not mean gone is never taken for an empty container."""
     host.v2()
     host.cgroup(PATH, [7])
+    host.cgroup(f"{PATH}/nested", [8])
     _fail_to_scan(monkeypatch, ID, errno.EIO)
     with pytest.raises(CgroupError, match=r"cannot list the threads at .*EIO"):
         host.tids()
@@ -474,30 +478,248 @@ def _fail_to_scan(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> No
     monkeypatch.setattr(os, "scandir", scandir)
 
 
+# --- what is remembered, and what it costs ---
+
+
+TOLD = ContainerCgroup(cgroups_path=PATH)
+
+
+@pytest.fixture
+def source(host: Host) -> CgroupPidSource:
+    host.v2()
+    return CgroupPidSource(host.cgroup_root, host.base / "proc")
+
+
+def test_a_directory_is_searched_once(
+    host: Host, source: CgroupPidSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a container has threads where they were found, neither /proc nor links are looked at again."""
+    host.cgroup(f"/docker/node{PATH}", [51])
+    host.process(51, f"0::/docker/node{PATH}")
+    told = ContainerCgroup(cgroups_path=PATH, pid=51)
+    assert list(source.thread_ids(told)) == [51]
+    monkeypatch.setattr(source, "_candidates", None)
+    assert list(source.thread_ids(told)) == [51]
+    assert list(source.thread_ids(ContainerCgroup(cgroups_path=PATH, pid=0))) == [51]
+
+
+def test_a_directory_is_searched_again_once_it_is_empty_or_gone(host: Host, source: CgroupPidSource) -> None:
+    """A container may turn up elsewhere: where the runtime told first, nothing ran."""
+    first = host.cgroup(PATH, [])
+    assert list(source.thread_ids(TOLD)) == []
+    host.cgroup(f"/docker/node{PATH}", [51])
+    host.process(51, f"0::/docker/node{PATH}")
+    found = ContainerCgroup(cgroups_path=PATH, pid=51)
+    assert list(source.thread_ids(found)) == [51]
+    (first / "cgroup.threads").write_text("7\n")
+    shutil.rmtree(host.cgroup_root / "docker")
+    assert list(source.thread_ids(found)) == [7]
+
+
+def test_memory_of_directories_is_bounded(
+    host: Host, source: CgroupPidSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest one is forgotten; forgetting is ignorance, so a forgotten one is not gone."""
+    monkeypatch.setattr(cgroups, "MAX_REMEMBERED", 3)
+    told = [ContainerCgroup(cgroups_path=f"{PATH}{number}") for number in range(4)]
+    for number, each in enumerate(told):
+        host.cgroup(each.cgroups_path, [number + 1])
+        assert list(source.thread_ids(each)) == [number + 1]
+        assert not source.is_gone(told[0])
+    assert len(source._found) == 3
+    shutil.rmtree(host.cgroup_root / "kubepods")
+    assert [source.is_gone(each) for each in told] == [True, False, True, True]
+
+
+def test_a_long_listing_is_read_to_its_end(host: Host, source: CgroupPidSource) -> None:
+    """A listing of any length comes whole, also where a read ends a line short of a page."""
+    for count in (1, 511, 512, 513, 1022, 1023, 1024, 20_000):
+        tids = list(range(1_000_000, 1_000_000 + count))
+        host.cgroup(PATH, tids)
+        assert list(source.thread_ids(TOLD)) == tids
+
+
+def test_a_page_that_is_nearly_full_is_not_taken_for_the_end(
+    host: Host, source: CgroupPidSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel ends a read before the line that does not fit: only one that leaves room is the end."""
+    lines = [b"%d\n" % (1_000_000 + number) for number in range(1500)]
+    host.cgroup(PATH, [int(line) for line in lines])
+    page, calls = 4096, []
+    rest = list(lines)
+
+    def read(descriptor: int, size: int) -> bytes:
+        block = b""
+        while rest and len(block) + len(rest[0]) < page:
+            block += rest.pop(0)
+        calls.append(len(block))
+        return block
+
+    monkeypatch.setattr(cgroups, "_PAGE", page)
+    monkeypatch.setattr(os, "read", read)
+    found = list(source.thread_ids(TOLD))
+    assert found == [int(line) for line in lines]
+    assert calls == [4088, 4088, 3824]
+
+
+@pytest.mark.parametrize("links", [1, 3, 17])
+def test_a_directory_whose_links_tell_nothing_is_looked_into(
+    host: Host, source: CgroupPidSource, monkeypatch: pytest.MonkeyPatch, links: int
+) -> None:
+    """Only two links mean that nothing is nested; file systems that do not count say 1."""
+    host.cgroup(PATH, [7])
+    host.cgroup(f"{PATH}/nested", [8])
+    real = os.stat
+
+    def stat_(path: str, **how: bool) -> object:
+        result = real(path, **how)
+        return os.stat_result([*result[:3], links, *result[4:]])
+
+    monkeypatch.setattr(os, "stat", stat_)
+    assert sorted(source.thread_ids(TOLD)) == [7, 8]
+
+
+def test_a_known_container_costs_four_system_calls(request: pytest.FixtureRequest) -> None:
+    """Open, read, close, stat: counted by the kernel's own account, on a real cgroup of this machine."""
+    directory = _own_cgroup(request)
+    mine = f"/{'/'.join(directory.parts[-2:])}"
+    code = (
+        "import os, sys\n"
+        "from nri_resctrl_plugin.cgroups import CgroupPidSource\n"
+        "from nri_resctrl_plugin.model import ContainerCgroup\n"
+        f"open({str(directory / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
+        f"source, told = CgroupPidSource(), ContainerCgroup(cgroups_path={mine!r}, pid=os.getpid())\n"
+        "for _ in range(3): assert list(source.thread_ids(told)) == [os.getpid()]\n"
+        "os.path.lexists('/begin')\n"
+        "source.thread_ids(told)\n"
+        "os.path.lexists('/next')\n"
+        "source.is_gone(told)\n"
+        "os.path.lexists('/end')\n"
+    )
+    lines = _traced(code)
+    begin, middle, end = (_index_of(lines, marker) for marker in ("/begin", "/next", "/end"))
+    listing = [line.split("(")[0] for line in lines[begin + 1 : middle]]
+    assert listing == ["openat", "read", "close", "newfstatat"]
+    assert str(directory) in lines[begin + 1]
+    assert [line.split("(")[0] for line in lines[middle + 1 : end]] == ["newfstatat"]
+
+
+# --- what is gone ---
+
+
+def test_gone_is_what_was_listed_and_is_nowhere_now(host: Host, source: CgroupPidSource) -> None:
+    """A listing is a sight; the directory that vanishes after it is gone, and stays gone."""
+    directory = host.cgroup(PATH, [7])
+    source.thread_ids(TOLD)
+    assert not source.is_gone(TOLD)
+    shutil.rmtree(directory)
+    assert source.is_gone(TOLD)
+    assert source.is_gone(TOLD)
+    assert list(source.thread_ids(TOLD)) == []
+    host.cgroup(PATH, [])
+    assert not source.is_gone(TOLD)
+
+
+def test_a_look_is_a_sight_too(host: Host, source: CgroupPidSource) -> None:
+    """The cgroup of a sandbox is never listed: the first question sees it, the later ones miss it."""
+    directory = host.cgroup(PATH, [])
+    assert not source.is_gone(TOLD)
+    assert not source.is_gone(TOLD)
+    shutil.rmtree(directory)
+    assert source.is_gone(TOLD)
+
+
+def test_what_was_never_seen_is_not_gone(host: Host, source: CgroupPidSource) -> None:
+    """Ignorance is no evidence, however often it is asked."""
+    host.cgroup("/", [])
+    assert [source.is_gone(TOLD) for _ in range(3)] == [False] * 3
+    source.thread_ids(TOLD)
+    assert not source.is_gone(TOLD)
+
+
+@pytest.mark.parametrize("path", ["", "/", "/a/../b", "a.slice:x:", "/linked/x"])
+def test_a_path_that_is_refused_is_not_gone(host: Host, source: CgroupPidSource, path: str) -> None:
+    """The witness says no where a listing would raise."""
+    (host.cgroup_root / "linked").symlink_to(host.base)
+    assert not source.is_gone(ContainerCgroup(cgroups_path=path))
+
+
+def test_a_cgroup_that_stands_elsewhere_is_not_gone(host: Host, source: CgroupPidSource) -> None:
+    """It is looked for in every place where it could be."""
+    directory = host.cgroup(PATH, [7])
+    source.thread_ids(TOLD)
+    shutil.rmtree(directory)
+    host.cgroup(f"/docker/node{PATH}", [7])
+    host.process(7, f"0::/docker/node{PATH}")
+    assert not source.is_gone(ContainerCgroup(cgroups_path=PATH, pid=7))
+    shutil.rmtree(host.cgroup_root / "docker")
+    assert source.is_gone(ContainerCgroup(cgroups_path=PATH, pid=7))
+
+
+def test_an_unmounted_hierarchy_shows_nothing_gone(host: Host, source: CgroupPidSource) -> None:
+    """Where the host's cgroups are unmounted, an empty directory is left; no pod ended with that."""
+    host.cgroup(PATH, [7])
+    source.thread_ids(TOLD)
+    for entry in host.cgroup_root.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    assert not source.is_gone(TOLD)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ELOOP])
+def test_a_cgroup_that_cannot_be_looked_at_is_not_gone(
+    host: Host, source: CgroupPidSource, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Only ENOENT and ENODEV mean gone."""
+    host.cgroup(PATH, [7])
+    source.thread_ids(TOLD)
+
+    def refuse(path: object, **_: object) -> object:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert not source.is_gone(TOLD)
+
+
+def test_without_proc_nothing_is_gone(tmp_path: Path) -> None:
+    """The witness answers even where nothing can be found out."""
+    assert not CgroupPidSource(tmp_path, tmp_path).is_gone(TOLD)
+
+
+def test_the_source_is_a_witness() -> None:
+    """The plugin finds the optional protocol by looking."""
+    assert isinstance(CgroupPidSource(), CgroupWitness)
+
+
+@pytest.mark.parametrize(
+    ("parent", "path"),
+    [
+        ("/kubepods/burstable/podX", "/kubepods/burstable/podX"),
+        (POD, SLICES),
+        ("kubepods.slice", "/kubepods.slice"),
+        (SLICES, SLICES),
+    ],
+)
+def test_a_pods_parent_is_a_path_too(parent: str, path: str) -> None:
+    """Both ways of naming a pod's cgroup lead to its directory."""
+    assert parse_cgroups_path(parent_as_path(parent)).path == path
+
+
 # --- the machine that the test runs on ---
 
 
-def test_a_real_process_is_found_with_all_its_threads() -> None:
+@pytest.mark.parametrize("threads", [3, 1500])
+def test_a_real_process_is_found_with_all_its_threads(request: pytest.FixtureRequest, threads: int) -> None:
     """On a real cgroup tree a multi-threaded process in a cgroup of its own is listed with every thread."""
+    directory = _own_cgroup(request)
     source = CgroupPidSource()
-    try:
-        hierarchies = source._mounted()
-    except CgroupError as error:
-        pytest.skip(f"no cgroups here: {error}")
-    name = f"/resctrl-test-{os.getpid()}/{'ab' * 32}"
-    for hierarchy in hierarchies:
-        directory = Path(hierarchy.mount_point) / name.lstrip("/")
-        try:
-            directory.mkdir(parents=True)
-        except OSError:
-            continue
-        break
-    else:
-        pytest.skip("may not make a cgroup here")
+    name = f"/{'/'.join(directory.parts[-2:])}"
     code = (
         "import threading,sys\n"
-        "go = threading.Event()\n"
-        "for _ in range(3): threading.Thread(target=go.wait, daemon=True).start()\n"
+        "go = threading.Event(); threading.stack_size(65536)\n"
+        f"for _ in range({threads}): threading.Thread(target=go.wait, daemon=True).start()\n"
         "print('up', flush=True); sys.stdin.read()\n"
     )
     with subprocess.Popen(
@@ -511,15 +733,48 @@ def test_a_real_process_is_found_with_all_its_threads() -> None:
             except OSError as error:
                 pytest.skip(f"may not move a process here: {error}")
             expected = sorted(int(tid) for tid in os.listdir(f"/proc/{process.pid}/task"))  # noqa: PTH208 - names only
-            assert len(expected) == 4
+            assert len(expected) == threads + 1
             for pid in (0, process.pid):
                 found = source.thread_ids(ContainerCgroup(cgroups_path=name, pid=pid))
                 assert sorted(found) == expected
         finally:
             process.kill()
             process.wait()
-            _remove(directory)
+    _remove(directory)
     assert list(source.thread_ids(ContainerCgroup(cgroups_path=name))) == []
+
+
+def _own_cgroup(request: pytest.FixtureRequest) -> Path:
+    """Make a cgroup named like a container's, in whichever hierarchy allows it; it is removed at the end."""
+    try:
+        hierarchies = CgroupPidSource()._mounted()
+    except CgroupError as error:
+        pytest.skip(f"no cgroups here: {error}")
+    for hierarchy in hierarchies:
+        directory = Path(hierarchy.mount_point) / f"resctrl-test-{os.getpid()}" / ("ab" * 32)
+        try:
+            directory.mkdir(parents=True)
+        except OSError:
+            continue
+        request.addfinalizer(lambda: _remove(directory))  # noqa: B023 - the loop ends here
+        return directory
+    pytest.skip("may not make a cgroup here")
+
+
+def _traced(code: str) -> list[str]:
+    """Run Python under strace and return its system calls, one a line."""
+    if (strace := shutil.which("strace")) is None:
+        pytest.skip("no strace here")
+    command = [strace, "-e", "signal=none", sys.executable, "-X", "utf8", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    if "PTRACE" in done.stderr:
+        pytest.skip("may not trace here")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stderr.splitlines()
+
+
+def _index_of(lines: list[str], marker: str) -> int:
+    return next(index for index, line in enumerate(lines) if f'"{marker}"' in line)
 
 
 def _remove(directory: Path) -> None:
@@ -528,6 +783,8 @@ def _remove(directory: Path) -> None:
     for _ in range(200):
         try:
             directory.rmdir()
+        except FileNotFoundError:
+            return
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
