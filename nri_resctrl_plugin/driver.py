@@ -28,6 +28,8 @@ from nri_resctrl_plugin.pods import (
     GroupDeleted,
     GroupKept,
     GroupRefused,
+    Inspect,
+    PodInspected,
     PodTable,
     Reconcile,
     Synchronized,
@@ -146,7 +148,7 @@ class Driver(Generic[P]):
             match action:
                 case Emit(event):
                     self._hub.emit(event)
-                case CreateGroup() | DeleteGroup() | Reconcile():
+                case CreateGroup() | DeleteGroup() | Reconcile() | Inspect():
                     self._enqueue(action)
                 case _:
                     assert_never(action)
@@ -226,6 +228,8 @@ class Driver(Generic[P]):
                     lambda outcome: self._reconciled(uid, container_id, outcome),
                     urgent=urgent,
                 )
+            case Inspect():
+                self.take(PodInspected(uid, ()))  # nothing was looked at, so nothing is told
             case _:
                 assert_never(work)
 

@@ -27,10 +27,13 @@ class Exists:
     """The pod's group is there.
 
     Attributes:
-        path: Its directory.
+        path: Its directory. For a pod with more than one, the main group.
+        others: Its further groups, below the control groups that its containers run in, in the order of
+            their paths. The pod's usage is the sum over all of them.
     """
 
     path: Path
+    others: tuple[Path, ...] = ()
 
 
 @frozen
@@ -55,7 +58,7 @@ class PodResctrlAddOrUpdate:
         pod_uid: The pod.
         group_state: Its group.
         total_containers: Containers started and neither stopped nor removed.
-        reconciled_containers: Those of them whose live threads are all in the group.
+        reconciled_containers: Those of them whose live threads are all in the pod's groups.
     """
 
     pod_uid: PodUid

@@ -17,11 +17,12 @@ Numbered rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, assert_never
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, assert_never
 
 from attrs import evolve
 
-from nri_resctrl_plugin.model import ContainerCgroup, ContainerId, ContainerState, PodUid
+from nri_resctrl_plugin.model import ContainerId, ContainerState, PodUid
 from nri_resctrl_plugin.pods_facts import (
     Action,
     Container,
@@ -33,12 +34,18 @@ from nri_resctrl_plugin.pods_facts import (
     DeleteGroup,
     Emit,
     Fact,
+    Finding,
     GroupCreated,
     GroupDeleted,
     GroupKept,
     GroupRefused,
     GroupRetried,
+    Inspect,
+    InspectedContainer,
+    LiveSandbox,
     OrphanRetried,
+    PodAudited,
+    PodInspected,
     PodRef,
     PodRemoved,
     PodStarted,
@@ -48,6 +55,7 @@ from nri_resctrl_plugin.pods_facts import (
     TasksReconciled,
     Work,
 )
+from nri_resctrl_plugin.pods_records import ContainerRecord, SandboxRecord
 from nri_resctrl_plugin.pods_rules import (
     ATTEMPT_PENDING,
     CONTAINER_STATES,
@@ -61,7 +69,7 @@ from nri_resctrl_plugin.pods_rules import (
     SandboxPhase,
     SandboxTrigger,
 )
-from nri_resctrl_plugin.pods_state import ContainerRecord, SandboxRecord, State, start_trigger
+from nri_resctrl_plugin.pods_state import State, start_trigger
 
 if TYPE_CHECKING:
     from nri_resctrl_plugin.events import PodResctrlAddOrUpdate, ResctrlGroupState
@@ -77,12 +85,18 @@ __all__ = [
     "DeleteGroup",
     "Emit",
     "Fact",
+    "Finding",
     "GroupCreated",
     "GroupDeleted",
     "GroupKept",
     "GroupRefused",
     "GroupRetried",
+    "Inspect",
+    "InspectedContainer",
+    "LiveSandbox",
     "OrphanRetried",
+    "PodAudited",
+    "PodInspected",
     "PodRef",
     "PodRemoved",
     "PodStarted",
@@ -93,6 +107,17 @@ __all__ = [
     "TasksReconciled",
     "Work",
 ]
+
+LOST: Final = "the group was removed by somebody else"
+"""Why a pod is Failed whose main group an inspection did not find any more."""
+
+_FOUND: Final = MappingProxyType(
+    {
+        Finding.COMPLETE: ContainerTrigger.FOUND_COMPLETE,
+        Finding.ASTRAY: ContainerTrigger.FOUND_ASTRAY,
+        Finding.GONE: ContainerTrigger.FOUND_GONE,
+    }
+)
 
 
 class PodTable:
@@ -110,7 +135,7 @@ class PodTable:
 
     # --- facts in ---
 
-    def apply(self, fact: Fact) -> list[Action]:  # noqa: C901 - one arm per fact is the point
+    def apply(self, fact: Fact) -> list[Action]:  # noqa: C901, PLR0912 - one arm per fact is the point
         """Take in one fact.
 
         Args:
@@ -123,7 +148,7 @@ class PodTable:
         state.begin()
         match fact:
             case PodStarted(pod):
-                state.sandbox(SandboxTrigger.STARTED, pod.sandbox_id, pod.pod_uid)
+                state.sandbox(SandboxTrigger.STARTED, pod.sandbox_id, pod)
             case PodStopped(sandbox_id):
                 state.sandbox(SandboxTrigger.STOPPED, sandbox_id)
             case PodRemoved(sandbox_id):
@@ -142,7 +167,16 @@ class PodTable:
                 state.container(ContainerTrigger.RETRIED, container_id)
             case OrphanRetried(pod_uid):
                 state.group(GroupTrigger.ORPHAN_RETRIED, pod_uid)
-            case GroupCreated() | GroupRefused() | GroupDeleted() | GroupKept() | TasksReconciled():
+            case PodAudited(pod_uid):
+                state.group(GroupTrigger.AUDITED, pod_uid)
+            case (
+                GroupCreated()
+                | GroupRefused()
+                | GroupDeleted()
+                | GroupKept()
+                | TasksReconciled()
+                | PodInspected()
+            ):
                 self._completed(fact)
             case _:
                 assert_never(fact)
@@ -152,7 +186,7 @@ class PodTable:
         if self._sandbox_phase(container) is SandboxPhase.STOPPED:
             return  # late: its sandbox ended before this word arrived
         if pod is not None:
-            self._state.sandbox(SandboxTrigger.NAMED, pod.sandbox_id, pod.pod_uid)
+            self._state.sandbox(SandboxTrigger.NAMED, pod.sandbox_id, pod)
         record = self._remember(evolve(container, started=True))
         self._follow(record, start_trigger(record.told))
 
@@ -168,47 +202,74 @@ class PodTable:
             state.container(ContainerTrigger.REMOVED, container_id)
         for pod in pods:
             if self.knows_pod(pod.pod_uid):
-                state.sandbox(SandboxTrigger.LISTED, pod.sandbox_id, pod.pod_uid)
+                state.sandbox(SandboxTrigger.LISTED, pod.sandbox_id, pod)
         listed_sandboxes = {pod.sandbox_id for pod in pods}
         for sandbox_id in [known for known in state.sandboxes if known not in listed_sandboxes]:
             state.sandbox(SandboxTrigger.UNLISTED, sandbox_id)
         for pod in pods:
-            state.sandbox(SandboxTrigger.LISTED, pod.sandbox_id, pod.pod_uid)
+            state.sandbox(SandboxTrigger.LISTED, pod.sandbox_id, pod)
         for container in containers:
             if self._sandbox_phase(container) is not SandboxPhase.STOPPED:
                 record = self._remember(container)
                 self._follow(record, _list_trigger(record.told))
 
     def _completed(
-        self, fact: GroupCreated | GroupRefused | GroupDeleted | GroupKept | TasksReconciled
+        self,
+        fact: GroupCreated | GroupRefused | GroupDeleted | GroupKept | TasksReconciled | PodInspected,
     ) -> None:
         """An action ended: record what is now known of the disk, then ask the rows."""
         state = self._state
         match state.in_flight.get(fact.pod_uid), fact:
-            case CreateGroup(), GroupCreated(pod_uid, path):
+            case CreateGroup(), GroupCreated(pod_uid, path, others):
                 pod = state.pods[pod_uid]
-                pod.path, pod.left = path, True
-                trigger = GroupTrigger.CREATED
+                pod.found(path, {*others, *pod.groups})
+                triggers = [GroupTrigger.CREATED]
             case CreateGroup(), GroupRefused(pod_uid, reason):
                 state.pods[pod_uid].reason = reason
-                trigger = GroupTrigger.REFUSED
+                triggers = [GroupTrigger.REFUSED]
             case DeleteGroup(), GroupDeleted(pod_uid):
-                state.pods[pod_uid].left = False
-                trigger = GroupTrigger.DELETED
+                state.pods[pod_uid].found(None, ())
+                triggers = [GroupTrigger.DELETED]
             case DeleteGroup(), GroupKept():
-                trigger = GroupTrigger.KEPT
-            case Reconcile(container_id=asked), TasksReconciled(pod_uid, container_id, complete) if (
-                asked == container_id
-            ):
-                # The container may have gone since, and even have come back in another pod.
-                if self.container_pod(container_id) == pod_uid:
-                    end = ContainerTrigger.COMPLETE if complete else ContainerTrigger.INCOMPLETE
-                    state.container(end, container_id)
-                trigger = GroupTrigger.ATTEMPTED
+                triggers = [GroupTrigger.KEPT]
+            case Reconcile(container_id=asked), TasksReconciled(container_id=answered) if asked == answered:
+                triggers = [*self._reconciled(fact), GroupTrigger.ENDED]
+            case Inspect(), PodInspected():
+                triggers = [*self._inspected(fact), GroupTrigger.ENDED]
             case _:
                 return  # late, or never asked for
         del state.in_flight[fact.pod_uid]
-        state.group(trigger, fact.pod_uid)
+        for trigger in triggers:
+            state.group(trigger, fact.pod_uid)
+
+    def _reconciled(self, fact: TasksReconciled) -> list[GroupTrigger]:
+        state = self._state
+        pod, groups = state.pods[fact.pod_uid], fact.groups
+        news = pod.found(groups[0], groups[1:]) if groups else False
+        # The container may have gone since, and even have come back in another pod.
+        if self.container_pod(fact.container_id) == fact.pod_uid:
+            container = state.containers[fact.container_id]
+            container.homes = fact.homes if fact.complete else container.homes | fact.homes
+            end = ContainerTrigger.COMPLETE if fact.complete else ContainerTrigger.INCOMPLETE
+            state.container(end, fact.container_id)
+        return [GroupTrigger.MOVED] if news else []
+
+    def _inspected(self, fact: PodInspected) -> list[GroupTrigger]:
+        state = self._state
+        pod = state.pods[fact.pod_uid]
+        main, *others = pod.groups
+        left = others if fact.others is None else {*others} & {*fact.others}
+        news = pod.found(None if fact.lost else main, left)
+        findings = [(container_id, _FOUND.get(finding)) for container_id, finding in fact.findings]
+        if fact.lost:
+            pod.reason = LOST
+            findings += [(each.told.container_id, ContainerTrigger.FOUND_ASTRAY) for each in pod.containers()]
+        for container_id, trigger in findings:
+            if trigger is not None and self.container_pod(container_id) == pod.pod_uid:
+                state.container(trigger, container_id)
+        if fact.lost:
+            return [GroupTrigger.LOST]
+        return [GroupTrigger.MOVED] if news else []
 
     def _sandbox_phase(self, told: Container) -> SandboxPhase:
         """What is known of the container's sandbox: the one it was first seen in, if it is known."""
@@ -225,16 +286,7 @@ class PodTable:
             record = ContainerRecord(told, sandbox)
             sandbox.containers[told.container_id] = state.containers[told.container_id] = record
             return record
-        old, new = record.told.cgroup, told.cgroup
-        record.told = evolve(
-            told,
-            started=told.started or record.told.started,
-            cgroup=ContainerCgroup(
-                cgroups_path=new.cgroups_path or old.cgroups_path,
-                cgroup_parent=new.cgroup_parent or old.cgroup_parent,
-                pid=new.pid or old.pid,
-            ),
-        )
+        record.hear(told)
         return record
 
     def _follow(self, record: ContainerRecord, trigger: ContainerTrigger) -> None:
@@ -295,8 +347,24 @@ class PodTable:
             if self.container_state(container_id) is ContainerState.PARTIAL
         )
 
+    def inspectable_pods(self) -> tuple[PodUid, ...]:
+        """Live pods for which PodAudited counts now, in the order of appearance."""
+        return tuple(uid for uid, pod in self._state.pods.items() if pod.phase is GroupPhase.EXISTS)
+
+    def inspection_pending(self, pod_uid: PodUid) -> bool:
+        """Whether an inspection of the pod is in flight, even if the pod is gone meanwhile."""
+        return isinstance(self._state.in_flight.get(pod_uid), Inspect)
+
+    def sandboxes(self) -> tuple[LiveSandbox, ...]:
+        """Sandboxes that live as far as events told, in the order of arrival."""
+        return tuple(
+            LiveSandbox(sandbox.sandbox_id, sandbox.pod_uid, sandbox.cgroup, sandbox.cgroups())
+            for sandbox in self._state.sandboxes.values()
+            if sandbox.phase is SandboxPhase.LIVE
+        )
+
     def orphans(self) -> tuple[PodUid, ...]:
-        """Pods that are gone and whose group could not be deleted, in the order of appearance."""
+        """Pods that are gone and whose groups could not all be deleted, in the order of appearance."""
         return tuple(uid for uid, pod in self._state.pods.items() if pod.phase is GroupPhase.ORPHAN)
 
 

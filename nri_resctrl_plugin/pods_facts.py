@@ -11,10 +11,11 @@ Numbered rules:
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
 from nri_resctrl_plugin.events import PodResctrlEvent
 from nri_resctrl_plugin.model import ContainerCgroup, ContainerId, PodUid, SandboxId
@@ -30,12 +31,18 @@ __all__ = [
     "DeleteGroup",
     "Emit",
     "Fact",
+    "Finding",
     "GroupCreated",
     "GroupDeleted",
     "GroupKept",
     "GroupRefused",
     "GroupRetried",
+    "Inspect",
+    "InspectedContainer",
+    "LiveSandbox",
     "OrphanRetried",
+    "PodAudited",
+    "PodInspected",
     "PodRef",
     "PodRemoved",
     "PodStarted",
@@ -54,10 +61,13 @@ class PodRef:
     Attributes:
         sandbox_id: The sandbox; never used twice by a runtime.
         pod_uid: The pod; two sandboxes may share it (the kubelet re-creates a sandbox under the same uid).
+        cgroup: The sandbox's own cgroup, as far as the runtime told; two words about one sandbox are equal
+            whatever they say of it.
     """
 
     sandbox_id: SandboxId
     pod_uid: PodUid
+    cgroup: ContainerCgroup | None = field(default=None, eq=False)
 
 
 @frozen
@@ -77,6 +87,45 @@ class Container:
     cgroup: ContainerCgroup
     started: bool = True
     runtime_monitored: bool = False
+
+
+@frozen
+class LiveSandbox:
+    """A sandbox that lives as far as events told: what a census looks at.
+
+    Attributes:
+        sandbox_id: The sandbox.
+        pod_uid: Its pod.
+        cgroup: Its own cgroup, where that was told.
+        containers: Where the threads of each of its containers are found, those left out that ended.
+    """
+
+    sandbox_id: SandboxId
+    pod_uid: PodUid
+    cgroup: ContainerCgroup | None
+    containers: tuple[ContainerCgroup, ...] = ()
+
+
+@frozen
+class InspectedContainer:
+    """One container that an inspection looks at.
+
+    Attributes:
+        container_id: The container.
+        cgroup: Where its threads are found.
+    """
+
+    container_id: ContainerId
+    cgroup: ContainerCgroup
+
+
+class Finding(Enum):
+    """What an inspection found of one container."""
+
+    COMPLETE = "all of its live threads are in a group of the pod"
+    ASTRAY = "some live thread is in no group of the pod"
+    GONE = "its cgroup is surely gone"
+    UNKNOWN = "it could not be told, or there are no threads"
 
 
 # --- facts from the runtime ---
@@ -162,15 +211,29 @@ class OrphanRetried:
     pod_uid: PodUid
 
 
+@frozen
+class PodAudited:
+    """The pod is to be inspected. Counts only while its group Exists and nothing is in flight for it."""
+
+    pod_uid: PodUid
+
+
 # --- facts from the shell: how an action ended ---
 
 
 @frozen
 class GroupCreated:
-    """`CreateGroup` succeeded, or found the group already there."""
+    """`CreateGroup` succeeded, or found the group already there.
+
+    Attributes:
+        pod_uid: The pod.
+        path: The group that was made or found: the pod's main group from now on.
+        others: Further groups of the pod that were found. Those that are known from before stay known.
+    """
 
     pod_uid: PodUid
     path: Path
+    others: tuple[Path, ...] = ()
 
 
 @frozen
@@ -188,14 +251,14 @@ class GroupRefused:
 
 @frozen
 class GroupDeleted:
-    """`DeleteGroup` succeeded, or found no group."""
+    """`DeleteGroup` succeeded, or found no group: none of the pod's groups is left."""
 
     pod_uid: PodUid
 
 
 @frozen
 class GroupKept:
-    """`DeleteGroup` failed: the group is still there."""
+    """`DeleteGroup` failed: one of the groups is still there."""
 
     pod_uid: PodUid
 
@@ -207,12 +270,33 @@ class TasksReconciled:
     Attributes:
         pod_uid: The pod.
         container_id: The container.
-        complete: All of its live threads are in the group. False after any failure.
+        complete: All of its live threads are in groups of the pod. False after any failure.
+        groups: The pod's groups as they are now, the main one first; None, or none at all: as asked.
+        homes: The groups that hold threads of the container, as far as this attempt could see.
     """
 
     pod_uid: PodUid
     container_id: ContainerId
     complete: bool
+    groups: tuple[Path, ...] | None = None
+    homes: frozenset[Path] = frozenset()
+
+
+@frozen
+class PodInspected:
+    """`Inspect` ended.
+
+    Attributes:
+        pod_uid: The pod.
+        findings: What was found of each container; one that is left out is UNKNOWN.
+        lost: The main group is not there any more.
+        others: The further groups that are still there; None: all of them, as far as could be seen.
+    """
+
+    pod_uid: PodUid
+    findings: tuple[tuple[ContainerId, Finding], ...]
+    lost: bool = False
+    others: tuple[Path, ...] | None = None
 
 
 Fact: TypeAlias = (
@@ -226,11 +310,13 @@ Fact: TypeAlias = (
     | GroupRetried
     | ContainerRetried
     | OrphanRetried
+    | PodAudited
     | GroupCreated
     | GroupRefused
     | GroupDeleted
     | GroupKept
     | TasksReconciled
+    | PodInspected
 )
 
 
@@ -246,20 +332,58 @@ class CreateGroup:
 
 @frozen
 class DeleteGroup:
-    """Remove the pod's group; answered by `GroupDeleted` or `GroupKept`."""
+    """Remove the pod's groups; answered by `GroupDeleted` or `GroupKept`.
+
+    Attributes:
+        pod_uid: The pod.
+        path: Its main group.
+        others: Its further groups.
+    """
 
     pod_uid: PodUid
     path: Path
+    others: tuple[Path, ...] = ()
 
 
 @frozen
 class Reconcile:
-    """Put the container's threads into the group; answered by `TasksReconciled`."""
+    """Put the container's threads into groups of the pod; answered by `TasksReconciled`.
+
+    Attributes:
+        pod_uid: The pod.
+        container_id: The container.
+        path: The pod's main group.
+        cgroup: Where the container's threads are found.
+        others: The pod's further groups.
+        movable: Those of the pod's groups that are the home of no other counted container, as far as
+            completions told: they may be renamed for this one. A group that was found on disk may hold
+            threads of a container whose first attempt is yet to come, and a rename takes all threads of a
+            group along into another class: whoever renames looks first who is in it.
+    """
 
     pod_uid: PodUid
     container_id: ContainerId
     path: Path
     cgroup: ContainerCgroup
+    others: tuple[Path, ...] = ()
+    movable: frozenset[Path] = frozenset()
+
+
+@frozen
+class Inspect:
+    """See whether the pod's groups and its containers' threads are where they are believed to be.
+
+    Answered by `PodInspected`; nothing is changed by it.
+
+    Attributes:
+        pod_uid: The pod.
+        groups: Its groups, the main one first.
+        containers: Those that were started, without the ones that the runtime monitors.
+    """
+
+    pod_uid: PodUid
+    groups: tuple[Path, ...]
+    containers: tuple[InspectedContainer, ...]
 
 
 @frozen
@@ -269,7 +393,7 @@ class Emit:
     event: PodResctrlEvent
 
 
-Work: TypeAlias = CreateGroup | DeleteGroup | Reconcile
+Work: TypeAlias = CreateGroup | DeleteGroup | Reconcile | Inspect
 """An action that takes time and is answered by a completion fact."""
 
 Action: TypeAlias = Work | Emit

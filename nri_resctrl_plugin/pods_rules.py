@@ -21,6 +21,7 @@ from attrs import frozen
 from nri_resctrl_plugin.model import ContainerState
 
 __all__ = [
+    "ATTEMPT_ENDED",
     "ATTEMPT_PENDING",
     "CONTAINER_STATES",
     "COUNTED",
@@ -93,6 +94,7 @@ class GroupPhase(Enum):
     CREATING = "the pod appeared and its first create is in flight; nothing is told yet"
     EXISTS = "the group is there and nothing is in flight"
     RECONCILING = "the group is there and a container's reconcile is in flight"
+    INSPECTING = "the group is there, as far as is known, and an inspection is in flight"
     FAILED = "the create was refused; only a retry changes that"
     RETRYING = "Failed, and another create is in flight"
     LEAVING = "the pod is gone and an action is in flight: the delete, or one that must end before it"
@@ -111,10 +113,13 @@ class GroupTrigger(Enum):
     REFUSED = "GroupRefused"
     DELETED = "GroupDeleted"
     KEPT = "GroupKept"
-    ATTEMPTED = "TasksReconciled"
+    MOVED = "TasksReconciled or PodInspected tells of other groups than were known; before ENDED"
+    LOST = "PodInspected: the main group is not there any more; before ENDED"
+    ENDED = "TasksReconciled or PodInspected"
     WORK = "a container's attempt waits"
     RETRIED = "GroupRetried, or a repeated START of a container that is PARTIAL"
     ORPHAN_RETRIED = "OrphanRetried"
+    AUDITED = "PodAudited"
 
 
 class GroupEffect(Enum):
@@ -123,6 +128,7 @@ class GroupEffect(Enum):
     CREATE = "CreateGroup"
     DELETE = "DeleteGroup"
     RECONCILE = "Reconcile for the next waiting attempt, the first one of a START before others"
+    INSPECT = "Inspect, with each container whose attempt ended"
     GIVE_UP = "the next waiting attempt ends"
     ANNOUNCE = "Emit AddOrUpdate"
     REMOVED = "Emit Removed"
@@ -181,6 +187,9 @@ class ContainerTrigger(Enum):
     COMPLETE = "TasksReconciled, complete"
     INCOMPLETE = "TasksReconciled, not complete"
     RETRIED = "ContainerRetried"
+    FOUND_COMPLETE = "PodInspected: COMPLETE"
+    FOUND_ASTRAY = "PodInspected: ASTRAY, or the main group is lost"
+    FOUND_GONE = "PodInspected: GONE"
     STOPPED = "ContainerStopped"
     REMOVED = "ContainerRemoved, its sandbox went, or Synchronize does not list it"
 
@@ -213,7 +222,7 @@ class Rules:
 
 # --- what phases mean to those who ask ---
 
-GROUP_EXISTS = frozenset({GroupPhase.EXISTS, GroupPhase.RECONCILING})
+GROUP_EXISTS = frozenset({GroupPhase.EXISTS, GroupPhase.RECONCILING, GroupPhase.INSPECTING})
 """The group state is Exists."""
 
 GROUP_FAILED = frozenset({GroupPhase.FAILED, GroupPhase.RETRYING})
@@ -226,6 +235,9 @@ ATTEMPT_PENDING = frozenset(
     {ContainerPhase.STARTING, ContainerPhase.ENTERING, ContainerPhase.QUEUED, ContainerPhase.TRYING}
 )
 """A reconcile is in flight, queued, or waits for the group."""
+
+ATTEMPT_ENDED = frozenset({ContainerPhase.PARTIAL, ContainerPhase.RECONCILED})
+"""Every reconcile that the container had coming has ended: an inspection tells something about it."""
 
 COUNTED = (
     ContainerPhase.STARTING,
@@ -286,8 +298,16 @@ _GROUP_RULES = (
     # Containers get into the group one after the other.
     GroupRule(_G.EXISTS, _GT.WORK, _G.RECONCILING, (_GE.RECONCILE,)),
     GroupRule(_G.EXISTS, _GT.GONE, _G.LEAVING, (_GE.REMOVED, _GE.DELETE)),
-    GroupRule(_G.RECONCILING, _GT.ATTEMPTED, _G.EXISTS),
+    GroupRule(_G.RECONCILING, _GT.MOVED, _G.RECONCILING, (_GE.ANNOUNCE,)),
+    GroupRule(_G.RECONCILING, _GT.ENDED, _G.EXISTS),
     GroupRule(_G.RECONCILING, _GT.GONE, _G.LEAVING, (_GE.REMOVED,)),
+    # An inspection is taken for the truth about groups and threads that nothing else was done to meanwhile:
+    # so it has its own phase, in which attempts wait. A group that somebody removed is made again at once.
+    GroupRule(_G.EXISTS, _GT.AUDITED, _G.INSPECTING, (_GE.INSPECT,)),
+    GroupRule(_G.INSPECTING, _GT.MOVED, _G.INSPECTING, (_GE.ANNOUNCE,)),
+    GroupRule(_G.INSPECTING, _GT.LOST, _G.RETRYING, (_GE.ANNOUNCE, _GE.CREATE)),
+    GroupRule(_G.INSPECTING, _GT.ENDED, _G.EXISTS),
+    GroupRule(_G.INSPECTING, _GT.GONE, _G.LEAVING, (_GE.REMOVED,)),
     # A refused group waits for a retry, and so do its containers. A failed retry is not told.
     GroupRule(_G.FAILED, _GT.WORK, _G.FAILED, (_GE.GIVE_UP,)),
     GroupRule(_G.FAILED, _GT.RETRIED, _G.RETRYING, (_GE.CREATE,)),
@@ -298,7 +318,8 @@ _GROUP_RULES = (
     GroupRule(_G.RETRYING, _GT.GONE, _G.LEAVING, (_GE.REMOVED,)),
     # The pod is gone: whatever was in flight ends first, then its group is deleted, once.
     GroupRule(_G.LEAVING, _GT.CREATED, _G.LEAVING, (_GE.DELETE,)),
-    GroupRule(_G.LEAVING, _GT.ATTEMPTED, _G.LEAVING, (_GE.DELETE,)),
+    GroupRule(_G.LEAVING, _GT.ENDED, _G.LEAVING, (_GE.DELETE,), left=True),
+    GroupRule(_G.LEAVING, _GT.ENDED, _G.ABSENT, left=False),
     GroupRule(_G.LEAVING, _GT.REFUSED, _G.LEAVING, (_GE.DELETE,), left=True),
     GroupRule(_G.LEAVING, _GT.REFUSED, _G.ABSENT, left=False),
     GroupRule(_G.LEAVING, _GT.DELETED, _G.ABSENT),
@@ -310,7 +331,7 @@ _GROUP_RULES = (
     GroupRule(_G.RETURNING, _GT.REFUSED, _G.CREATING, (_GE.CREATE,)),
     GroupRule(_G.RETURNING, _GT.DELETED, _G.CREATING, (_GE.CREATE,)),
     GroupRule(_G.RETURNING, _GT.KEPT, _G.CREATING, (_GE.CREATE,)),
-    GroupRule(_G.RETURNING, _GT.ATTEMPTED, _G.CREATING, (_GE.CREATE,)),
+    GroupRule(_G.RETURNING, _GT.ENDED, _G.CREATING, (_GE.CREATE,)),
     GroupRule(_G.RETURNING, _GT.GONE, _G.LEAVING),
     GroupRule(_G.ORPHAN, _GT.APPEARED, _G.CREATING, (_GE.CREATE,)),
     GroupRule(_G.ORPHAN, _GT.ORPHAN_RETRIED, _G.LEAVING, (_GE.DELETE,)),
@@ -343,6 +364,12 @@ _CONTAINER_RULES = (
     ContainerRule(_C.TRYING, _CT.INCOMPLETE, _C.PARTIAL),
     ContainerRule(_C.PARTIAL, _CT.RETRIED, _C.QUEUED),
     ContainerRule(_C.PARTIAL, _CT.STARTED, _C.QUEUED, (_CE.RETRY_GROUP,)),
+    # What an audit finds is news only of a container for which nothing waits and nothing is in flight.
+    ContainerRule(_C.PARTIAL, _CT.FOUND_COMPLETE, _C.RECONCILED, (_CE.TELL,)),
+    ContainerRule(_C.PARTIAL, _CT.FOUND_ASTRAY, _C.QUEUED),
+    ContainerRule(_C.RECONCILED, _CT.FOUND_ASTRAY, _C.QUEUED, (_CE.TELL,)),
+    ContainerRule(_C.PARTIAL, _CT.FOUND_GONE, _C.STOPPED, (_CE.TELL,)),
+    ContainerRule(_C.RECONCILED, _CT.FOUND_GONE, _C.STOPPED, (_CE.TELL,)),
     # The end, whichever of STOP and REMOVE comes first.
     ContainerRule(_C.NO_POD, _CT.STOPPED, _C.STOPPED),
     ContainerRule(_C.CREATED, _CT.STOPPED, _C.STOPPED),

@@ -1,7 +1,7 @@
-"""What the pod table remembers, and the execution of the rows on it.
+"""The pod table's records, and the execution of the rows on them.
 
-Owns: the records of sandboxes, containers and pods, the actions in flight, and how an effect is carried out.
-Must not know: facts (`pods` turns them into triggers), who carries actions out, what the rows say.
+Owns: which records there are, the actions in flight, and how an effect is carried out. Must not know: facts
+(`pods` turns them into triggers), who carries actions out, what the rows say.
 
 Numbered rules:
 
@@ -13,12 +13,11 @@ Numbered rules:
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 from attrs import define, field
 
-from nri_resctrl_plugin.events import Exists, Failed, PodResctrlAddOrUpdate, PodResctrlRemoved
+from nri_resctrl_plugin.events import PodResctrlRemoved
 from nri_resctrl_plugin.model import ContainerId, PodUid, SandboxId
 from nri_resctrl_plugin.pods_facts import (
     Action,
@@ -26,13 +25,15 @@ from nri_resctrl_plugin.pods_facts import (
     CreateGroup,
     DeleteGroup,
     Emit,
+    Inspect,
+    InspectedContainer,
+    PodRef,
     Reconcile,
     Work,
 )
+from nri_resctrl_plugin.pods_records import ContainerRecord, PodRecord, SandboxRecord
 from nri_resctrl_plugin.pods_rules import (
-    COUNTED,
-    GROUP_EXISTS,
-    GROUP_FAILED,
+    ATTEMPT_ENDED,
     ContainerEffect,
     ContainerPhase,
     ContainerTrigger,
@@ -45,96 +46,7 @@ from nri_resctrl_plugin.pods_rules import (
     SandboxTrigger,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["ContainerRecord", "PodRecord", "SandboxRecord", "State", "Turn", "start_trigger"]
-
-_NO_UID = PodUid("")
-
-
-@define(eq=False)
-class SandboxRecord:
-    """One sandbox. Kept while it is not UNKNOWN, or while containers wait for it.
-
-    Attributes:
-        sandbox_id: Its id.
-        pod_uid: Its pod; means something only while it is LIVE.
-        phase: What is known of it.
-        containers: What is known in it, stopped ones too, in the order of arrival.
-    """
-
-    sandbox_id: SandboxId
-    pod_uid: PodUid = _NO_UID
-    phase: SandboxPhase = SandboxPhase.UNKNOWN
-    containers: dict[ContainerId, ContainerRecord] = field(factory=dict)
-
-
-@define(eq=False)
-class ContainerRecord:
-    """One container.
-
-    Attributes:
-        told: The runtime's newest word about it.
-        sandbox: Where it was first seen; it stays there.
-        phase: How far it has come.
-    """
-
-    told: Container
-    sandbox: SandboxRecord
-    phase: ContainerPhase = ContainerPhase.UNKNOWN
-
-
-@define(eq=False)
-class PodRecord:
-    """One pod and its group.
-
-    Attributes:
-        pod_uid: Its uid.
-        phase: How it and its group stand to each other.
-        sandboxes: The live ones; the pod lives while there are any.
-        path: Where its group was last made.
-        left: Its group is on disk, as far as completions told.
-        reason: Why the last create was refused.
-        told: The last AddOrUpdate, unless Removed was told since.
-    """
-
-    pod_uid: PodUid
-    phase: GroupPhase = GroupPhase.ABSENT
-    sandboxes: dict[SandboxId, SandboxRecord] = field(factory=dict)
-    path: Path = Path()
-    left: bool = False
-    reason: str = ""
-    told: PodResctrlAddOrUpdate | None = None
-
-    def containers(self) -> Iterator[ContainerRecord]:
-        """Every container in its live sandboxes, in the order of arrival per sandbox."""
-        for sandbox in self.sandboxes.values():
-            yield from sandbox.containers.values()
-
-    def waiting(self) -> list[ContainerRecord]:
-        """The containers whose attempt waits: first attempts of a START before others."""
-        containers = list(self.containers())
-        return [
-            container
-            for phase in (ContainerPhase.STARTING, ContainerPhase.QUEUED)
-            for container in containers
-            if container.phase is phase
-        ]
-
-    def has_outcome(self) -> bool:
-        """Whether the group was made or refused since the pod appeared: before that, nothing is told."""
-        return self.phase in GROUP_EXISTS or self.phase in GROUP_FAILED
-
-    def state(self) -> PodResctrlAddOrUpdate:
-        """Its present state in the words of the audience; means something only once there is an outcome."""
-        phases = [container.phase for container in self.containers()]
-        return PodResctrlAddOrUpdate(
-            pod_uid=self.pod_uid,
-            group_state=Exists(self.path) if self.phase in GROUP_EXISTS else Failed(self.reason),
-            total_containers=sum(phase in COUNTED for phase in phases),
-            reconciled_containers=phases.count(ContainerPhase.RECONCILED),
-        )
+__all__ = ["State", "Turn", "start_trigger"]
 
 
 @define(eq=False)
@@ -187,22 +99,24 @@ class State:
 
     # --- the three machines ---
 
-    def sandbox(self, trigger: SandboxTrigger, sandbox_id: SandboxId, pod_uid: PodUid = _NO_UID) -> None:
+    def sandbox(self, trigger: SandboxTrigger, sandbox_id: SandboxId, told: PodRef | None = None) -> None:
         """Something happened to a sandbox.
 
         Args:
             trigger: What.
             sandbox_id: To which.
-            pod_uid: Its pod, where the trigger can bring it to life.
+            told: The word about it, where the trigger can bring it to life.
         """
         sandbox = self.sandboxes.get(sandbox_id) or SandboxRecord(sandbox_id)
+        if told is not None:
+            sandbox.hear(told.cgroup)
         row = self._sandbox_rules.get((sandbox.phase, trigger))
         if row is None:
             return
         self.sandboxes[sandbox_id] = sandbox
         sandbox.phase = row.target
         for effect in row.effects:
-            self._do_sandbox(effect, sandbox, pod_uid)
+            self._do_sandbox(effect, sandbox, sandbox.pod_uid if told is None else told.pod_uid)
         self._forget(sandbox)
 
     def group(self, trigger: GroupTrigger, pod_uid: PodUid) -> None:
@@ -264,11 +178,19 @@ class State:
             case GroupEffect.CREATE:
                 self._launch(CreateGroup(pod.pod_uid))
             case GroupEffect.DELETE:
-                self._launch(DeleteGroup(pod.pod_uid, pod.path))
+                main, *others = pod.groups
+                self._launch(DeleteGroup(pod.pod_uid, main, tuple(others)))
             case GroupEffect.RECONCILE:
-                told = pod.waiting()[0].told
+                container, (main, *others) = pod.waiting()[0], pod.groups
+                told, movable = container.told, pod.movable(container)
                 self.container(ContainerTrigger.TAKEN, told.container_id)
-                self._launch(Reconcile(pod.pod_uid, told.container_id, pod.path, told.cgroup))
+                self._launch(
+                    Reconcile(pod.pod_uid, told.container_id, main, told.cgroup, tuple(others), movable)
+                )
+            case GroupEffect.INSPECT:
+                seen = [each.told for each in pod.containers() if each.phase in ATTEMPT_ENDED]
+                containers = tuple(InspectedContainer(told.container_id, told.cgroup) for told in seen)
+                self._launch(Inspect(pod.pod_uid, pod.groups, containers))
             case GroupEffect.GIVE_UP:
                 self.container(ContainerTrigger.GIVEN_UP, pod.waiting()[0].told.container_id)
             case GroupEffect.ANNOUNCE:
