@@ -88,6 +88,7 @@ async def test_a_pod_without_an_rmid_gets_its_group_when_the_caller_retries(
         assert await serving.call("retry_group", pod_uid=pod.uid) == {
             "type": "Exists",
             "path": str(node.group(pod)),
+            "others": [],
         }
         await node.assert_truth(serving, {first: [container], pod: crowd})
 

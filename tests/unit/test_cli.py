@@ -474,7 +474,7 @@ class TestServing:
                 await runtime.run_pod(PodSandbox(id="sb1", uid="uid1"))
                 await until(lambda: '"Failed"' in events.read_text(), "the second pod has no group")
                 await runtime.stop_pod("sb0")
-                made = {"type": "Exists", "path": "/sys/fs/resctrl/mon_groups/pod_uid1"}
+                made = {"type": "Exists", "path": "/sys/fs/resctrl/mon_groups/pod_uid1", "others": []}
                 await until(
                     lambda: any(line.get("group_state") == made for line in lines_of(events)),
                     "a retry made the group",

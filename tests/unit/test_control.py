@@ -68,7 +68,7 @@ async def ask(path: Path, *lines: bytes) -> list[dict[str, object]]:
 @pytest.mark.parametrize(
     ("request_", "result"),
     [
-        ({"call": "retry_group", "pod_uid": "u"}, {"type": "Exists", "path": "/r/g"}),
+        ({"call": "retry_group", "pod_uid": "u"}, {"type": "Exists", "path": "/r/g", "others": []}),
         ({"call": "retry_container", "container_id": "c"}, "reconciled"),
         (
             {"call": "snapshot"},
@@ -76,7 +76,7 @@ async def ask(path: Path, *lines: bytes) -> list[dict[str, object]]:
                 "u": {
                     "type": "AddOrUpdate",
                     "pod_uid": "u",
-                    "group_state": {"type": "Exists", "path": "/r/g"},
+                    "group_state": {"type": "Exists", "path": "/r/g", "others": []},
                     "total_containers": 2,
                     "reconciled_containers": 1,
                 }

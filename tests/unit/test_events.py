@@ -37,5 +37,7 @@ def test_events_are_values() -> None:
 
 
 def test_a_group_that_moved_is_news() -> None:
-    """The path is part of the state."""
+    """The paths are part of the state, those of further groups too; most pods have none."""
     assert Exists(Path("/a")) != Exists(Path("/b"))
+    assert Exists(Path("/a"), (Path("/b"),)) != Exists(Path("/a"), (Path("/c"),))
+    assert Exists(Path("/a")).others == ()

@@ -24,10 +24,11 @@ from nri_resctrl_plugin.jsonl import LineError, event_from_line, event_lines, pa
 
 MOMENT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
 UIDS = st.text(max_size=80).map(PodUid)
+PATHS = st.text(alphabet=st.characters(exclude_characters="\0"), min_size=1).map(
+    lambda name: Path("/g", name)
+)
 GROUPS = st.one_of(
-    st.text(alphabet=st.characters(exclude_characters="\0"), min_size=1).map(
-        lambda name: Exists(Path("/g", name))
-    ),
+    st.builds(Exists, PATHS, st.lists(PATHS, max_size=2).map(tuple)),
     st.text().map(Failed),
 )
 COUNTS = st.integers(min_value=0, max_value=10**6)
@@ -48,7 +49,9 @@ def test_the_envelope_stands_before_the_events_own_fields() -> None:
     """A line begins with schema, seq, ts and type; seq counts from 1."""
     line_of = event_lines(lambda: MOMENT)
     first = json.loads(line_of(PodResctrlRemoved(PodUid("a"))))
-    second = json.loads(line_of(PodResctrlAddOrUpdate(PodUid("b"), Exists(Path("/r/g")), 2, 1)))
+    second = json.loads(
+        line_of(PodResctrlAddOrUpdate(PodUid("b"), Exists(Path("/r/g"), (Path("/r/c/g"),)), 2, 1))
+    )
     assert list(first) == ["schema", "seq", "ts", "type", "pod_uid"]
     assert first == {
         "schema": 1,
@@ -63,7 +66,7 @@ def test_the_envelope_stands_before_the_events_own_fields() -> None:
         "ts": "2026-01-31T12:00:00.123456Z",
         "type": "AddOrUpdate",
         "pod_uid": "b",
-        "group_state": {"type": "Exists", "path": "/r/g"},
+        "group_state": {"type": "Exists", "path": "/r/g", "others": ["/r/c/g"]},
         "total_containers": 2,
         "reconciled_containers": 1,
     }

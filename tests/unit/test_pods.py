@@ -88,6 +88,18 @@ def works(actions: Iterable[Action]) -> list[Action]:
     return [action for action in actions if not isinstance(action, Emit)]
 
 
+def reconcile(
+    container_id: ContainerId = X,
+    cgroup: ContainerCgroup | None = None,
+    *groups: Path,
+    movable: Iterable[Path] = (PATH,),
+) -> Reconcile:
+    """The attempt of a container of pod A; as long as it is alone at home, the group may move with it."""
+    main, *others = groups or (PATH,)
+    cgroup = cgroup or ContainerCgroup(cgroups_path=f"/{container_id}")
+    return Reconcile(A, container_id, main, cgroup, tuple(others), frozenset(movable))
+
+
 def exists(total: int, reconciled: int) -> PodResctrlAddOrUpdate:
     return PodResctrlAddOrUpdate(A, Exists(PATH), total, reconciled)
 
@@ -115,7 +127,7 @@ def test_first_outcome_is_told() -> None:
     table = table_after(PodStarted(A1), start())
     assert table.apply(GroupCreated(A, PATH)) == [
         Emit(exists(1, 0)),
-        Reconcile(A, X, PATH, ContainerCgroup(cgroups_path="/x")),
+        reconcile(X),
     ]
     assert table.group_state(A) == Exists(PATH)
     assert not table.creation_pending(A)
@@ -327,7 +339,7 @@ def test_refused_over_an_orphan_when_gone() -> None:
 def test_start_is_told_when_its_attempt_ends() -> None:
     """A START brings one reconcile and, at its end, one event."""
     table = running()
-    assert works(table.apply(start())) == [Reconcile(A, X, PATH, ContainerCgroup(cgroups_path="/x"))]
+    assert works(table.apply(start())) == [reconcile(X)]
     assert table.snapshot() == {A: exists(0, 0)}
     assert table.attempt_pending(X)
     assert table.apply(TasksReconciled(A, X, complete=True)) == [Emit(exists(1, 1))]
@@ -405,7 +417,7 @@ def test_repeated_start_of_failed_pod() -> None:
     assert table.apply(start()) == [CreateGroup(A)]
     assert table.apply(GroupCreated(A, PATH)) == [
         Emit(exists(1, 0)),
-        Reconcile(A, X, PATH, ContainerCgroup(cgroups_path="/x")),
+        reconcile(X),
     ]
 
 
@@ -426,7 +438,7 @@ def test_container_ends_while_reconciling() -> None:
     table = running(start(X), start(Y))
     assert table.apply(ContainerRemoved(X)) == [Emit(exists(1, 0))]
     assert table.apply(TasksReconciled(A, X, complete=True)) == [
-        Reconcile(A, Y, PATH, ContainerCgroup(cgroups_path="/y")),
+        reconcile(Y),
     ]
 
 
@@ -459,7 +471,7 @@ def test_container_without_pod() -> None:
 def test_promotion() -> None:
     """A container whose pod becomes known is one of its containers, as if it started then."""
     table = running(start(X, A2))
-    assert table.apply(PodStarted(A2)) == [Reconcile(A, X, PATH, ContainerCgroup(cgroups_path="/x"))]
+    assert table.apply(PodStarted(A2)) == [reconcile(X)]
     assert table.apply(TasksReconciled(A, X, complete=True)) == [Emit(exists(1, 1))]
 
 
@@ -486,7 +498,7 @@ def test_newest_word_wins() -> None:
     then = ContainerCgroup(cgroups_path="/new", cgroup_parent="", pid=7)
     table = running(Synchronized((A1,), (word(started=False, cgroup=first),)))
     assert works(table.apply(ContainerStarted(word(started=False, cgroup=then)))) == [
-        Reconcile(A, X, PATH, ContainerCgroup(cgroups_path="/new", cgroup_parent="/pods", pid=7)),
+        reconcile(X, ContainerCgroup(cgroups_path="/new", cgroup_parent="/pods", pid=7)),
     ]
     table = running(Synchronized((A1,), (word(started=False, cgroup=then),)))
     (work,) = works(table.apply(ContainerStarted(word(cgroup=ContainerCgroup(cgroups_path="")))))
@@ -533,7 +545,7 @@ def test_synchronize_diff() -> None:
     assert works(actions) == [
         DeleteGroup(B, Path("/groups/pod_B")),
         CreateGroup(new.pod_uid),
-        Reconcile(A, Y, PATH, ContainerCgroup(cgroups_path="/y")),
+        reconcile(Y),
     ]
 
 
@@ -542,7 +554,7 @@ def test_synchronize_of_recreated_sandbox() -> None:
     table = running(start(X), TasksReconciled(A, X, complete=True))
     actions = table.apply(Synchronized((A2,), (word(Y, A2),)))
     assert events(actions) == [exists(1, 0)]
-    assert works(actions) == [Reconcile(A, Y, PATH, ContainerCgroup(cgroups_path="/y"))]
+    assert works(actions) == [reconcile(Y)]
 
 
 def test_missed_start() -> None:
@@ -603,7 +615,7 @@ def test_start_during_group_retry() -> None:
     assert table.attempt_pending(X)
     assert table.apply(GroupCreated(A, PATH)) == [
         Emit(exists(1, 0)),
-        Reconcile(A, X, PATH, ContainerCgroup(cgroups_path="/x")),
+        reconcile(X),
     ]
 
 
