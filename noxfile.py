@@ -1,8 +1,8 @@
 """Every check of this project, by name: `nox` runs the default ones, `nox -l` lists them all.
 
 Default: lint, typing, tests, docs. On demand: the lanes e2e_containerd, e2e_kernel, e2e_node, e2e_hardware;
-demo, proto, build. What follows `--` goes to pytest (for e2e_hardware: to the lane's script), and
-`--require=NAME` makes the skip of a lane a failure.
+demo, proto, build. What follows `--` goes to pytest (for e2e_hardware: to the lane's script). Without it a
+lane's session demands the whole lane (`--require=NAME`): who asks for a lane gets it run, or red.
 """
 
 from __future__ import annotations
@@ -65,6 +65,11 @@ PYTHONS = _interpreters() or ["3.11"]
 
 def _group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def _run_lane(session: nox.Session, name: str, directory: str) -> None:
+    """Run the tests of a lane: all of them, or else it fails, unless arguments say otherwise."""
+    session.run("pytest", directory, *(session.posargs or [f"--require={name}"]))
 
 
 @nox.session
@@ -138,9 +143,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def e2e_containerd(session: nox.Session) -> None:
-    """Run the plugin under a real containerd; root only. Add `--require=containerd` to forbid a skip."""
+    """Run the plugin under a real containerd; root only."""
     session.install("-e", ".[nri]", *_group("test"))
-    session.run("pytest", "tests/e2e", *session.posargs)
+    _run_lane(session, "containerd", "tests/e2e")
 
 
 @nox.session
@@ -148,7 +153,7 @@ def e2e_kernel(session: nox.Session) -> None:
     """Run the scenarios on the kernel's own resctrl, in a guest whose image is made from packages, once."""
     session.install("-e", ".[nri]", *_group("test"))
     session.run("python", "-m", "tests.kernel.build", "--install")
-    session.run("pytest", "tests/kernel", *session.posargs)
+    _run_lane(session, "kernel", "tests/kernel")
 
 
 @nox.session
@@ -156,7 +161,7 @@ def e2e_node(session: nox.Session) -> None:
     """Run a whole node in one guest: containerd, runc, NRI, the installed program, the kernel's resctrl."""
     session.install("-e", ".[nri]", *_group("test"))
     session.run("python", "-m", "tests.kernel.build", "--install")
-    session.run("pytest", "tests/node", *session.posargs)
+    _run_lane(session, "node", "tests/node")
 
 
 @nox.session

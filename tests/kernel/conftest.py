@@ -1,8 +1,8 @@
 """Boots guests for tests that ask for one, and only in a session that was told to: `pytest --require=kernel`.
 
-A session that requires the lane and cannot have it fails. One that names a file of it runs that, or skips
-with the reason. Any other skips, also where it could run, because emulation is slow and one guest takes both
-cores of a small machine.
+A session that requires the lane and cannot have it fails. One that names it, or a file of it, runs that, or
+skips with the reason. Any other leaves it out, also where it could run, because emulation is slow and one
+guest takes both cores of a small machine.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ def _is_required(config: pytest.Config) -> bool:
 
 def _is_named(config: pytest.Config) -> bool:
     arguments = [str(argument) for argument in config.invocation_params.args]
+    if any(argument.rstrip("/").endswith("tests/kernel") for argument in arguments):
+        return True
     return any(f"kernel/{name}" in argument for argument in arguments for name in _GUEST_TESTS)
 
 

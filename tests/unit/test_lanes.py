@@ -102,6 +102,30 @@ def test_a_session_that_ran_nothing_of_a_required_lane_fails() -> None:
     assert "--require=hardware: 0 tests passed in this lane" in output
 
 
+@pytest.mark.parametrize(
+    ("directory", "files"),
+    [
+        ("tests/e2e", ["test_containerd_plugin.py", "test_containerd_start.py"]),
+        ("tests/kernel", ["test_fidelity.py", "test_guest.py", "test_scenarios.py"]),
+        ("tests/node", ["test_churn.py", "test_kills.py", "test_lane.py", "test_serving.py"]),
+    ],
+)
+def test_whoever_names_a_lane_gets_its_tests(directory: str, files: list[str]) -> None:
+    """A directory that was named is not green without the tests that need its machine."""
+    code, output = session(directory, "--collect-only")
+    assert code == pytest.ExitCode.OK, output
+    assert [file for file in files if f"{directory}/{file}::" not in output] == []
+
+
+def test_a_lanes_session_demands_the_lane() -> None:
+    """`nox -s e2e_...` without arguments requires its lane: no guest, or no runtime, is not green."""
+    tree = ast.parse((HERE / "noxfile.py").read_text(encoding="utf-8"))
+    sessions = {it.name: ast.unparse(it) for it in tree.body if isinstance(it, ast.FunctionDef)}
+    for lane in ("containerd", "kernel", "node"):
+        assert f"_run_lane(session, '{lane}', " in sessions[f"e2e_{lane}"]
+    assert "session.posargs or [f'--require={name}']" in sessions["_run_lane"]
+
+
 def test_an_unknown_lane_is_a_mistake() -> None:
     """A slip of the pen does not require nothing."""
     code, output = session("tests/unit/test_model.py", "--require=kernle")
