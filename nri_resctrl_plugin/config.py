@@ -13,9 +13,11 @@ Rules:
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 import yaml
 from attrs import field, fields, frozen
@@ -25,16 +27,23 @@ from cattrs.errors import ForbiddenExtraKeysError
 from nri_resctrl_plugin.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from attrs import Attribute
 
-__all__ = ["MAX_CONFIG_BYTES", "ResctrlPluginConfig", "SettingError"]
+__all__ = ["MAX_CONFIG_BYTES", "ResctrlPluginConfig", "SettingError", "StartupPolicy"]
+
+StartupPolicy: TypeAlias = Literal["clean", "adopt"]
+"""What becomes of our groups that are there when the plugin starts."""
 
 MAX_CONFIG_BYTES: Final = 64 * 1024
 """A configuration is some lines; more is a mistake or an attack."""
 
 _MAX_DEPTH: Final = 8
 _MAX_PASSES: Final = 1000
+_MAX_GROUPS: Final = 1_000_000
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
+_NAMESPACE: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class SettingError(ConfigError):
@@ -64,11 +73,37 @@ def _is_prefix(_: object, attribute: Attribute[str], value: object) -> None:
         )
 
 
-def _is_pass_count(_: object, attribute: Attribute[int], value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise SettingError(attribute.name, f"must be a whole number, not {value!r}")
-    if not 1 <= value <= _MAX_PASSES:
-        raise SettingError(attribute.name, f"must be between 1 and {_MAX_PASSES}")
+def _is_count(least: int, most: int) -> Callable[[object, Attribute[int], object], None]:
+    def check(_: object, attribute: Attribute[int], value: object) -> None:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise SettingError(attribute.name, f"must be a whole number, not {value!r}")
+        if not least <= value <= most:
+            raise SettingError(attribute.name, f"must be between {least} and {most}")
+
+    return check
+
+
+def _is_policy(_: object, attribute: Attribute[StartupPolicy], value: object) -> None:
+    if value not in get_args(StartupPolicy):
+        raise SettingError(attribute.name, f"must be clean or adopt, not {value!r}")
+
+
+def _are_namespaces(_: object, attribute: Attribute[tuple[str, ...]], value: object) -> None:
+    if not isinstance(value, tuple):
+        raise SettingError(attribute.name, f"must be a list of namespaces, not {value!r}")
+    for name in value:
+        if not isinstance(name, str) or not _NAMESPACE.fullmatch(name):
+            raise SettingError(attribute.name, f"{name!r} is no namespace of Kubernetes")
+
+
+def _are_labels(_: object, attribute: Attribute[Mapping[str, str]], value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise SettingError(attribute.name, f"must be a mapping of labels to values, not {value!r}")
+    for key, text in value.items():
+        if not isinstance(key, str) or not key:
+            raise SettingError(attribute.name, f"{key!r} is no label's name; put it in quotes")
+        if not isinstance(text, str):
+            raise SettingError(attribute.name, f"the value of {key!r} must be text, not {text!r}; quote it")
 
 
 def _is_directory_name(_: object, attribute: Attribute[Path], value: object) -> None:
@@ -83,6 +118,16 @@ def _to_path(value: str | Path) -> Path:
     return Path(value) if isinstance(value, str) else value
 
 
+def _to_tuple(value: list[str] | tuple[str, ...]) -> tuple[str, ...]:
+    """Make a list unchangeable and leave the rest to the validator."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _to_fixed(value: Mapping[str, str]) -> Mapping[str, str]:
+    """Make a mapping unchangeable and leave the rest to the validator."""
+    return MappingProxyType(dict(value)) if isinstance(value, dict) else value
+
+
 @frozen(kw_only=True)
 class ResctrlPluginConfig:
     """How the plugin behaves.
@@ -91,7 +136,15 @@ class ResctrlPluginConfig:
         group_prefix: Every group of ours is named `<group_prefix><pod uid>`; the sweep at startup removes
             what carries it. It may be empty only when `cleanup_on_start` is false.
         cleanup_on_start: Sweep groups with our prefix once, before the first group is made.
+        startup_policy: "clean": the sweep takes all groups with our prefix. "adopt": those of the pods that
+            the runtime lists first stay, with their counters, and are the pods' groups from then on.
         auto_mount: Mount resctrl at startup where it is not mounted.
+        class_placement: A container whose threads are in another control group than the default one gets a
+            group of its pod below that one. Without it such threads are in no group of ours, and the
+            container stays PARTIAL.
+        max_groups: How many groups of ours there may be, so that RMIDs are left to others; 0: no limit.
+        namespaces: Only pods of these namespaces get groups; empty: of all.
+        pod_labels: Only pods that carry all of these labels, with these values, get groups.
         max_reconcile_passes: How often a container's threads are listed and assigned in one reconcile, at
             most; it ends earlier once a pass finds nothing new.
         resctrl_root: Where resctrl is mounted.
@@ -103,8 +156,15 @@ class ResctrlPluginConfig:
 
     group_prefix: str = field(default="pod_", validator=_is_prefix)
     cleanup_on_start: bool = field(default=True, validator=_is_bool)
+    startup_policy: StartupPolicy = field(default="clean", validator=_is_policy)
     auto_mount: bool = field(default=False, validator=_is_bool)
-    max_reconcile_passes: int = field(default=10, validator=_is_pass_count)
+    class_placement: bool = field(default=True, validator=_is_bool)
+    max_groups: int = field(default=0, validator=_is_count(0, _MAX_GROUPS))
+    namespaces: tuple[str, ...] = field(default=(), converter=_to_tuple, validator=_are_namespaces)
+    pod_labels: Mapping[str, str] = field(
+        factory=dict, converter=_to_fixed, validator=_are_labels, hash=False
+    )
+    max_reconcile_passes: int = field(default=10, validator=_is_count(1, _MAX_PASSES))
     resctrl_root: Path = field(
         default=Path("/sys/fs/resctrl"), converter=_to_path, validator=_is_directory_name
     )
@@ -139,8 +199,10 @@ class ResctrlPluginConfig:
         """
         values, lines = _read(text, source)
         converter = Converter(forbid_extra_keys=True, detailed_validation=False)
-        for kind in (bool, int, str, Path):  # cattrs would coerce; the validators of the fields are strict
+        # cattrs would coerce; the validators of the fields are strict.
+        for kind in (bool, int, str, Path):
             converter.register_structure_hook(kind, lambda value, _: value)
+        converter.register_structure_hook_func(lambda kind: kind is not cls, lambda value, _: value)
         present = {each.name: getattr(base, each.name) for each in fields(cls)} if base is not None else {}
         try:
             return converter.structure(present | values, cls)

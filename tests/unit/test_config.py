@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,11 +19,16 @@ if TYPE_CHECKING:
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
-    """No surprises: no mounting by itself, a sweep of our own prefix, ten passes."""
+    """No surprises: no mounting by itself, a sweep of our own prefix, all pods, ten passes."""
     assert ResctrlPluginConfig() == ResctrlPluginConfig(
         group_prefix="pod_",
         cleanup_on_start=True,
+        startup_policy="clean",
         auto_mount=False,
+        class_placement=True,
+        max_groups=0,
+        namespaces=(),
+        pod_labels={},
         max_reconcile_passes=10,
         resctrl_root=Path("/sys/fs/resctrl"),
         cgroup_root=Path("/sys/fs/cgroup"),
@@ -40,7 +46,14 @@ def test_every_setting_can_be_given() -> None:
     text = """
     group_prefix: "e2e_"
     cleanup_on_start: false
+    startup_policy: adopt
     auto_mount: true
+    class_placement: false
+    max_groups: 100
+    namespaces: [default, "web-1"]
+    pod_labels:
+      app.kubernetes.io/name: web
+      tier: "1"
     max_reconcile_passes: 3
     resctrl_root: /mnt/resctrl
     cgroup_root: /host/sys/fs/cgroup
@@ -48,7 +61,12 @@ def test_every_setting_can_be_given() -> None:
     assert ResctrlPluginConfig.from_yaml(text) == ResctrlPluginConfig(
         group_prefix="e2e_",
         cleanup_on_start=False,
+        startup_policy="adopt",
         auto_mount=True,
+        class_placement=False,
+        max_groups=100,
+        namespaces=("default", "web-1"),
+        pod_labels={"app.kubernetes.io/name": "web", "tier": "1"},
         max_reconcile_passes=3,
         resctrl_root=Path("/mnt/resctrl"),
         cgroup_root=Path("/host/sys/fs/cgroup"),
@@ -81,6 +99,22 @@ def test_a_text_overlays_a_base() -> None:
         ("max_reconcile_passes: 0", r"must be between 1 and 1000"),
         ("max_reconcile_passes: -1", r"must be between 1 and 1000"),
         ("max_reconcile_passes: 1001", r"must be between 1 and 1000"),
+        ("startup_policy: keep", r"startup_policy: must be clean or adopt, not 'keep'"),
+        ("startup_policy: [clean]", r"must be clean or adopt, not \['clean'\]"),
+        ("class_placement: 'no'", r"class_placement: must be true or false"),
+        ("max_groups: -1", r"max_groups: must be between 0 and 1000000"),
+        ("max_groups: 0.5", r"max_groups: must be a whole number, not 0\.5"),
+        ("namespaces: default", r"namespaces: must be a list of namespaces, not 'default'"),
+        ("namespaces:", r"namespaces: must be a list of namespaces, not None"),
+        ("namespaces: {a: b}", r"namespaces: must be a list"),
+        ("namespaces: [1]", r"namespaces: 1 is no namespace of Kubernetes"),
+        ("namespaces: [Web]", r"namespaces: 'Web' is no namespace"),
+        ("namespaces: ['']", r"namespaces: '' is no namespace"),
+        ("pod_labels: app", r"pod_labels: must be a mapping of labels to values, not 'app'"),
+        ("pod_labels:", r"pod_labels: must be a mapping of labels to values, not None"),
+        ("pod_labels: {a: true}", r"pod_labels: the value of 'a' must be text, not True; quote it"),
+        ("pod_labels: {1: b}", r"pod_labels: 1 is no label's name"),
+        ("pod_labels: {'': b}", r"pod_labels: '' is no label's name"),
         ("group_prefix:", r"group_prefix: must be text, not None"),
         ("group_prefix: 10", r"group_prefix: must be text, not 10; put it in quotes"),
         ("group_prefix: ''", r"an empty prefix would make the sweep"),
@@ -128,6 +162,10 @@ def test_an_empty_prefix_is_fine_where_nothing_is_swept() -> None:
         lambda: ResctrlPluginConfig(auto_mount=0),  # type: ignore[arg-type]
         lambda: ResctrlPluginConfig(max_reconcile_passes=0),
         lambda: ResctrlPluginConfig(max_reconcile_passes=True),
+        lambda: ResctrlPluginConfig(startup_policy="keep"),  # type: ignore[arg-type]
+        lambda: ResctrlPluginConfig(max_groups=True),
+        lambda: ResctrlPluginConfig(namespaces="web"),  # type: ignore[arg-type]
+        lambda: ResctrlPluginConfig(pod_labels=("a",)),  # type: ignore[arg-type]
         lambda: ResctrlPluginConfig(resctrl_root=None),  # type: ignore[arg-type]
         lambda: ResctrlPluginConfig(cgroup_root=Path("relative")),
     ],
@@ -152,6 +190,18 @@ def test_no_text_gets_another_answer_than_a_configuration_or_a_config_error(text
     """Hostile text raises nothing else."""
     with contextlib.suppress(ConfigError):
         ResctrlPluginConfig.from_yaml(text)
+
+
+def test_a_configuration_cannot_be_changed_from_outside() -> None:
+    """What was given is copied, and it serves as a key as before."""
+    labels, namespaces = {"app": "web"}, ["a"]
+    config = ResctrlPluginConfig(pod_labels=labels, namespaces=namespaces)
+    labels["app"] = "other"
+    namespaces.append("b")
+    assert (config.pod_labels, config.namespaces) == ({"app": "web"}, ("a",))
+    assert len({config, evolve(config), ResctrlPluginConfig()}) == 2
+    with pytest.raises(TypeError):
+        config.pod_labels["x"] = "y"  # type: ignore[index]
 
 
 def test_a_file_is_read_with_its_name_in_messages(tmp_path: Path) -> None:

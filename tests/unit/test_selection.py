@@ -1,0 +1,74 @@
+"""Which pods get groups: by namespace and label, and for good."""
+
+from __future__ import annotations
+
+import pytest
+
+from nri_resctrl_plugin.config import ResctrlPluginConfig
+from nri_resctrl_plugin.nri.messages import PodSandbox
+from nri_resctrl_plugin.selection import Selection
+from tests.plugin_support import container
+
+BOTH = ResctrlPluginConfig(namespaces=("web", "db"), pod_labels={"team": "a", "tier": "1"})
+
+
+def sandbox(namespace: str = "", sandbox_id: str = "s", **labels: str) -> PodSandbox:
+    """Return a sandbox of a pod in a namespace, with labels."""
+    return PodSandbox(id=sandbox_id, uid="u", namespace=namespace, labels=labels)
+
+
+def test_without_a_choice_every_pod_is_selected() -> None:
+    """Also one that the runtime gives no namespace."""
+    selection = Selection(ResctrlPluginConfig())
+    assert selection.runs(sandbox())
+    assert selection.runs(sandbox("kube-system", a="b"))
+
+
+@pytest.mark.parametrize(
+    ("pod", "chosen"),
+    [
+        (sandbox("web", team="a", tier="1"), True),
+        (sandbox("db", team="a", tier="1", more="x"), True),
+        (sandbox("other", team="a", tier="1"), False),
+        (sandbox("", team="a", tier="1"), False),
+        (sandbox("web", team="a"), False),
+        (sandbox("web", team="a", tier="2"), False),
+        (sandbox("web"), False),
+    ],
+)
+def test_a_pod_needs_one_of_the_namespaces_and_all_labels(pod: PodSandbox, chosen: bool) -> None:
+    """Both conditions hold together."""
+    assert Selection(BOTH).runs(pod) is chosen
+    assert Selection(BOTH).starts(pod, container("c", pod.id)) is chosen
+    assert (Selection(BOTH).listed([pod], [])[0] == [pod]) is chosen
+
+
+def test_a_listing_leaves_out_containers_with_their_pods() -> None:
+    """A container of a pod that is not listed at all is not judged."""
+    web, other = sandbox("web", "s1"), sandbox("other", "s2")
+    boxes = [container("c1", "s1"), container("c2", "s2"), container("c3", "unheard")]
+    selection = Selection(ResctrlPluginConfig(namespaces=("web",)))
+    assert selection.listed([web, other], boxes) == ([web], [boxes[0], boxes[2]])
+    assert [selection.knows(name) for name in ("s1", "s2", "unheard")] == [True, False, True]
+
+
+def test_what_was_left_out_stays_so_until_it_is_removed() -> None:
+    """Events that carry no pod, or one with other labels, change nothing; a removal frees the memory."""
+    selection = Selection(ResctrlPluginConfig(namespaces=("web",)))
+    assert not selection.runs(sandbox("other"))
+    assert not selection.runs(sandbox("web"))
+    assert not selection.starts(None, container("c", "s"))
+    assert not selection.knows("s")
+    assert not selection.forget("s")
+    assert selection._left_out == set()
+    assert selection.forget("s")
+    assert selection.starts(None, container("c", "s"))
+
+
+def test_a_listing_begins_afresh() -> None:
+    """What the runtime does not list any more is forgotten, so nothing piles up."""
+    selection = Selection(ResctrlPluginConfig(namespaces=("web",)))
+    for number in range(5):
+        selection.runs(sandbox("other", f"s{number}"))
+    selection.listed([sandbox("other", "s1")], [])
+    assert selection._left_out == {"s1"}
