@@ -1,4 +1,4 @@
-"""`FakePidSource`: lists the threads of containers as a test scripts it.
+"""`FakePidSource`: lists the threads of containers, and says which cgroups are gone, as a test scripts it.
 
 Owns: the script. Must not know: cgroups, resctrl.
 """
@@ -29,27 +29,41 @@ class HasCgroupsPath(Protocol):
 class FakePidSource:
     """A source of thread ids per container, keyed by its cgroup path; a path that was never set lists none.
 
-    Any number of threads may call it.
+    It also witnesses which cgroups are gone: every path is there until `remove`. Any number of threads may
+    call it.
 
     Attributes:
-        calls: How often each path was asked for.
+        calls: How often each path was asked for its threads.
+        looks: How often each path was asked for being gone.
     """
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
+        self.looks: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._scripts: dict[str, Iterator[Iterable[Tid] | Exception]] = {}
+        self._seen: set[str] = set()
+        self._removed: set[str] = set()
 
     def thread_ids(self, container: HasCgroupsPath) -> list[Tid]:
         """Return what is next in the container's script; an exception in the script is raised."""
         path = container.cgroups_path
         with self._lock:
             self.calls[path] += 1
+            self._see(path)
             script = self._scripts.get(path)
             listing = next(script) if script is not None else ()
         if isinstance(listing, Exception):
             raise listing
         return list(listing)
+
+    def is_gone(self, cgroup: HasCgroupsPath) -> bool:
+        """Tell whether a cgroup was asked for before it was removed, and was not set since."""
+        path = cgroup.cgroups_path
+        with self._lock:
+            self.looks[path] += 1
+            self._see(path)
+            return path in self._removed and path in self._seen
 
     def follow(self, cgroups_path: str, listings: Callable[[], Iterable[Tid]]) -> None:
         """Ask a function at each call, for instance for the threads that live in a fake's container."""
@@ -100,6 +114,17 @@ class FakePidSource:
         with self._lock:
             self._scripts.pop(cgroups_path, None)
 
+    def remove(self, cgroups_path: str) -> None:
+        """Let the cgroup itself be gone, with whatever threads it had."""
+        with self._lock:
+            self._scripts.pop(cgroups_path, None)
+            self._removed.add(cgroups_path)
+
+    def _see(self, path: str) -> None:
+        if path not in self._removed:
+            self._seen.add(path)
+
     def _set(self, cgroups_path: str, script: Iterator[Iterable[Tid] | Exception]) -> None:
         with self._lock:
             self._scripts[cgroups_path] = script
+            self._removed.discard(cgroups_path)

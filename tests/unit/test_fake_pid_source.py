@@ -94,3 +94,29 @@ def test_failing() -> None:
         source.thread_ids(Container())
     assert listed(source, 1) == [[1]]
     assert source.calls["/pods/a"] == 2
+
+
+def test_gone_is_what_was_seen_and_removed() -> None:
+    """Both a listing and a look are sights; a removed path that nobody ever asked for is not known gone."""
+    source = FakePidSource()
+    source.set("/pods/a", tids(1))
+    assert not source.is_gone(Container("/pods/b"))
+    assert listed(source, 1) == [[1]]
+    for path in ("/pods/a", "/pods/b", "/pods/c"):
+        source.remove(path)
+    assert [source.is_gone(Container(f"/pods/{name}")) for name in "abcc"] == [True, True, False, False]
+    assert listed(source, 1) == [[]]
+    assert source.looks == {"/pods/a": 1, "/pods/b": 2, "/pods/c": 2}
+
+
+def test_a_cgroup_that_is_set_again_is_there() -> None:
+    """And can be gone once more; having no threads is not gone."""
+    source = FakePidSource()
+    source.set("/pods/a", tids(1))
+    source.thread_ids(Container())
+    source.remove("/pods/a")
+    source.set("/pods/a", tids(2))
+    assert not source.is_gone(Container())
+    assert listed(source, 1) == [[2]]
+    source.forget("/pods/a")
+    assert not source.is_gone(Container())
