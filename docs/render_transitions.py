@@ -12,21 +12,23 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from nri_resctrl_plugin.pods_rules import (
+from nri_resctrl_plugin.pods_phases import (
     COUNTED,
-    RULES,
     ContainerEffect,
     ContainerPhase,
-    ContainerRule,
     ContainerTrigger,
     GroupEffect,
     GroupPhase,
-    GroupRule,
     GroupTrigger,
     SandboxEffect,
     SandboxPhase,
-    SandboxRule,
     SandboxTrigger,
+)
+from nri_resctrl_plugin.pods_rules import (
+    RULES,
+    ContainerRule,
+    GroupRule,
+    SandboxRule,
 )
 
 if TYPE_CHECKING:

@@ -1,7 +1,6 @@
 """PodTable: which pods and containers live, how far their groups are, and what must be done about it.
 
-Owns: what each fact means to the rows, and the answers to questions. Must not know: NRI, resctrl, who carries
-actions out.
+Owns: what each fact means to the rows. Must not know: NRI, resctrl, who carries actions out.
 
 Numbered rules:
 
@@ -18,21 +17,27 @@ Numbered rules:
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import Final
 
 from attrs import evolve
 
-from nri_resctrl_plugin.model import ContainerId, ContainerState, PodUid
-from nri_resctrl_plugin.pods_facts import (
+from nri_resctrl_plugin.pods_actions import (
     Action,
+    CreateGroup,
+    DeleteGroup,
+    Emit,
+    Inspect,
+    InspectedContainer,
+    Reconcile,
+    Work,
+)
+from nri_resctrl_plugin.pods_facts import (
+    Completion,
     Container,
     ContainerRemoved,
     ContainerRetried,
     ContainerStarted,
     ContainerStopped,
-    CreateGroup,
-    DeleteGroup,
-    Emit,
     Fact,
     Finding,
     GroupCreated,
@@ -40,8 +45,6 @@ from nri_resctrl_plugin.pods_facts import (
     GroupKept,
     GroupRefused,
     GroupRetried,
-    Inspect,
-    InspectedContainer,
     LiveSandbox,
     OrphanRetried,
     PodAudited,
@@ -50,32 +53,26 @@ from nri_resctrl_plugin.pods_facts import (
     PodRemoved,
     PodStarted,
     PodStopped,
-    Reconcile,
     Synchronized,
     TasksReconciled,
-    Work,
 )
-from nri_resctrl_plugin.pods_records import ContainerRecord, SandboxRecord
-from nri_resctrl_plugin.pods_rules import (
-    ATTEMPT_PENDING,
-    CONTAINER_STATES,
-    CREATION_PENDING,
-    GROUP_FAILED,
-    RULES,
+from nri_resctrl_plugin.pods_phases import (
     ContainerTrigger,
-    GroupPhase,
     GroupTrigger,
-    Rules,
     SandboxPhase,
     SandboxTrigger,
 )
+from nri_resctrl_plugin.pods_questions import Questions
+from nri_resctrl_plugin.pods_records import ContainerRecord, SandboxRecord
+from nri_resctrl_plugin.pods_rules import (
+    RULES,
+    Rules,
+)
 from nri_resctrl_plugin.pods_state import State, start_trigger
-
-if TYPE_CHECKING:
-    from nri_resctrl_plugin.events import PodResctrlAddOrUpdate, ResctrlGroupState
 
 __all__ = [
     "Action",
+    "Completion",
     "Container",
     "ContainerRemoved",
     "ContainerRetried",
@@ -120,7 +117,7 @@ _FOUND: Final = MappingProxyType(
 )
 
 
-class PodTable:
+class PodTable(Questions):
     """Pure bookkeeping of pods, containers and groups: facts in, actions out.
 
     The caller carries out the actions, in any order across pods, and answers each but `Emit` with its
@@ -131,11 +128,11 @@ class PodTable:
     """
 
     def __init__(self, *, rules: Rules = RULES) -> None:
-        self._state = State(rules)
+        super().__init__(State(rules))
 
     # --- facts in ---
 
-    def apply(self, fact: Fact) -> list[Action]:  # noqa: C901, PLR0912 - one arm per fact is the point
+    def apply(self, fact: Fact) -> list[Action]:  # noqa: C901 - one arm per fact is the point
         """Take in one fact.
 
         Args:
@@ -169,17 +166,8 @@ class PodTable:
                 state.group(GroupTrigger.ORPHAN_RETRIED, pod_uid)
             case PodAudited(pod_uid):
                 state.group(GroupTrigger.AUDITED, pod_uid)
-            case (
-                GroupCreated()
-                | GroupRefused()
-                | GroupDeleted()
-                | GroupKept()
-                | TasksReconciled()
-                | PodInspected()
-            ):
-                self._completed(fact)
             case _:
-                assert_never(fact)
+                self._completed(fact)
         return state.settle()
 
     def _container_started(self, container: Container, pod: PodRef | None) -> None:
@@ -213,10 +201,7 @@ class PodTable:
                 record = self._remember(container)
                 self._follow(record, _list_trigger(record.told))
 
-    def _completed(
-        self,
-        fact: GroupCreated | GroupRefused | GroupDeleted | GroupKept | TasksReconciled | PodInspected,
-    ) -> None:
+    def _completed(self, fact: Completion) -> None:
         """An action ended: record what is now known of the disk, then ask the rows."""
         state = self._state
         match state.in_flight.get(fact.pod_uid), fact:
@@ -292,80 +277,6 @@ class PodTable:
     def _follow(self, record: ContainerRecord, trigger: ContainerTrigger) -> None:
         known = record.sandbox.phase is SandboxPhase.LIVE
         self._state.container(trigger if known else ContainerTrigger.ADRIFT, record.told.container_id)
-
-    # --- questions ---
-
-    @property
-    def idle(self) -> bool:
-        """Whether no action is in flight."""
-        return not self._state.in_flight
-
-    def snapshot(self) -> dict[PodUid, PodResctrlAddOrUpdate]:
-        """What a consumer of every event holds: each pod as last told."""
-        return {uid: pod.told for uid, pod in self._state.pods.items() if pod.told is not None}
-
-    def knows_pod(self, pod_uid: PodUid) -> bool:
-        """Whether the pod lives."""
-        pod = self._state.pods.get(pod_uid)
-        return pod is not None and bool(pod.sandboxes)
-
-    def group_state(self, pod_uid: PodUid) -> ResctrlGroupState | None:
-        """The group of a live pod, or None before its first outcome. Failed while a retry is in flight."""
-        pod = self._state.pods.get(pod_uid)
-        return None if pod is None or not pod.has_outcome() else pod.state().group_state
-
-    def creation_pending(self, pod_uid: PodUid) -> bool:
-        """Whether a create of this live pod is in flight or comes next."""
-        pod = self._state.pods.get(pod_uid)
-        return pod is not None and pod.phase in CREATION_PENDING
-
-    def container_state(self, container_id: ContainerId) -> ContainerState | None:
-        """How far the container is, or None if it is not known, or stopped."""
-        container = self._state.containers.get(container_id)
-        return None if container is None else CONTAINER_STATES.get(container.phase)
-
-    def container_pod(self, container_id: ContainerId) -> PodUid | None:
-        """The pod of the container, or None if the container is not known, is stopped, or has no pod."""
-        if self.container_state(container_id) in {None, ContainerState.NO_POD}:
-            return None
-        return self._state.containers[container_id].sandbox.pod_uid
-
-    def attempt_pending(self, container_id: ContainerId) -> bool:
-        """Whether a reconcile of the container is in flight, queued, or waits for the group."""
-        container = self._state.containers.get(container_id)
-        return container is not None and container.phase in ATTEMPT_PENDING
-
-    def failed_pods(self) -> tuple[PodUid, ...]:
-        """Live pods whose group is Failed, those with a retry in flight too, in the order of appearance."""
-        return tuple(uid for uid, pod in self._state.pods.items() if pod.phase in GROUP_FAILED)
-
-    def partial_containers(self) -> tuple[ContainerId, ...]:
-        """Containers that are PARTIAL, those with a pending attempt too, in the order of arrival."""
-        return tuple(
-            container_id
-            for container_id in self._state.containers
-            if self.container_state(container_id) is ContainerState.PARTIAL
-        )
-
-    def inspectable_pods(self) -> tuple[PodUid, ...]:
-        """Live pods for which PodAudited counts now, in the order of appearance."""
-        return tuple(uid for uid, pod in self._state.pods.items() if pod.phase is GroupPhase.EXISTS)
-
-    def inspection_pending(self, pod_uid: PodUid) -> bool:
-        """Whether an inspection of the pod is in flight, even if the pod is gone meanwhile."""
-        return isinstance(self._state.in_flight.get(pod_uid), Inspect)
-
-    def sandboxes(self) -> tuple[LiveSandbox, ...]:
-        """Sandboxes that live as far as events told, in the order of arrival."""
-        return tuple(
-            LiveSandbox(sandbox.sandbox_id, sandbox.pod_uid, sandbox.cgroup, sandbox.cgroups())
-            for sandbox in self._state.sandboxes.values()
-            if sandbox.phase is SandboxPhase.LIVE
-        )
-
-    def orphans(self) -> tuple[PodUid, ...]:
-        """Pods that are gone and whose groups could not all be deleted, in the order of appearance."""
-        return tuple(uid for uid, pod in self._state.pods.items() if pod.phase is GroupPhase.ORPHAN)
 
 
 def _list_trigger(told: Container) -> ContainerTrigger:

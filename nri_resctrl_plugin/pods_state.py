@@ -13,26 +13,23 @@ Numbered rules:
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from attrs import define, field
 
 from nri_resctrl_plugin.events import PodResctrlRemoved
 from nri_resctrl_plugin.model import ContainerId, PodUid, SandboxId
-from nri_resctrl_plugin.pods_facts import (
+from nri_resctrl_plugin.pods_actions import (
     Action,
-    Container,
     CreateGroup,
     DeleteGroup,
     Emit,
     Inspect,
     InspectedContainer,
-    PodRef,
     Reconcile,
     Work,
 )
-from nri_resctrl_plugin.pods_records import ContainerRecord, PodRecord, SandboxRecord
-from nri_resctrl_plugin.pods_rules import (
+from nri_resctrl_plugin.pods_phases import (
     ATTEMPT_ENDED,
     ContainerEffect,
     ContainerPhase,
@@ -40,11 +37,20 @@ from nri_resctrl_plugin.pods_rules import (
     GroupEffect,
     GroupPhase,
     GroupTrigger,
-    Rules,
     SandboxEffect,
     SandboxPhase,
     SandboxTrigger,
 )
+from nri_resctrl_plugin.pods_records import ContainerRecord, PodRecord, SandboxRecord
+
+if TYPE_CHECKING:
+    from nri_resctrl_plugin.pods_facts import (
+        Container,
+        PodRef,
+    )
+    from nri_resctrl_plugin.pods_rules import (
+        Rules,
+    )
 
 __all__ = ["State", "Turn", "start_trigger"]
 

@@ -33,7 +33,15 @@ from nri_resctrl_plugin.pods import (
     Synchronized,
     TasksReconciled,
 )
-from nri_resctrl_plugin.pods_rules import RULES, GroupEffect, GroupPhase, GroupRule, GroupTrigger
+from nri_resctrl_plugin.pods_phases import (
+    GroupEffect,
+    GroupPhase,
+    GroupTrigger,
+)
+from nri_resctrl_plugin.pods_rules import (
+    RULES,
+    GroupRule,
+)
 from tests.stateful.pods_model import PodsWorld
 from tests.stateful.pods_walk import CONTAINERS, PODS, SANDBOXES, container
 

@@ -9,17 +9,19 @@ import pytest
 from attrs import evolve, frozen
 
 from nri_resctrl_plugin.pods import PodTable
-from nri_resctrl_plugin.pods_rules import (
-    RULES,
+from nri_resctrl_plugin.pods_phases import (
     ContainerEffect,
     ContainerPhase,
-    ContainerRule,
     GroupEffect,
     GroupPhase,
-    GroupRule,
-    Rules,
     SandboxEffect,
     SandboxPhase,
+)
+from nri_resctrl_plugin.pods_rules import (
+    RULES,
+    ContainerRule,
+    GroupRule,
+    Rules,
     SandboxRule,
 )
 from tests.stateful.pods_walk import walk

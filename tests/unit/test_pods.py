@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nri_resctrl_plugin import pods, pods_facts
+from nri_resctrl_plugin import pods, pods_actions, pods_facts
 from nri_resctrl_plugin.events import (
     Exists,
     Failed,
@@ -710,6 +710,7 @@ def test_nothing_is_kept() -> None:
 
 
 def test_facts_and_actions_come_with_the_table() -> None:
-    """`pods` re-exports the words of `pods_facts`, so that a shell imports one module."""
-    assert set(pods_facts.__all__) | {"PodTable"} == set(pods.__all__)
-    assert all(getattr(pods, name) is getattr(pods_facts, name) for name in pods_facts.__all__)
+    """`pods` re-exports the words of facts and actions, so that a shell imports one module."""
+    words = {name: getattr(module, name) for module in (pods_facts, pods_actions) for name in module.__all__}
+    assert {*words, "PodTable"} == set(pods.__all__)
+    assert all(getattr(pods, name) is word for name, word in words.items())
