@@ -3,10 +3,12 @@
 Owns: the socket file, the line protocol, its limits. Must not know: how a retry is made, who else listens.
 
 Rules:
-    1. The socket has mode 0600 before anybody can connect: access to it is control over the plugin.
-    2. One request is one line, answered by one line, in order. A bad line is answered, never fatal.
-    3. Nothing grows: lines, connections and idle time are bounded.
-    4. A socket file that nobody serves any more is replaced; one that is served is an error.
+    1. The socket's file is made with mode 0600: access to it is control over the plugin.
+    2. One request is one line, answered by one line, in order. A bad line is answered, never fatal; one that
+       is longer than the limit ends its connection.
+    3. Nothing grows: lines, connections and idle time are bounded. Closing waits for nobody.
+    4. A socket file that nobody serves any more is replaced; one that is served is an error. Only the file
+       that this server made is removed.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import asyncio
 import contextlib
 import errno
 import json
+import os
 import socket
 import stat
 from typing import TYPE_CHECKING, Final, Protocol, Self
@@ -86,7 +89,8 @@ class ControlServer:
         self._plugin = plugin
         self._path = path
         self._server: asyncio.Server | None = None
-        self._served: set[asyncio.StreamWriter] = set()
+        self._made: tuple[int, int] | None = None
+        self._served: set[asyncio.Task[None]] = set()
         self._log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin.control")
 
     async def __aenter__(self) -> Self:
@@ -105,13 +109,15 @@ class ControlServer:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._clear_stale()
+            # bind(2) makes the file with the socket's own mode (kernel, net/unix/af_unix.c, unix_bind_bsd).
+            os.fchmod(listener.fileno(), 0o600)
             listener.bind(str(self._path))
-            self._path.chmod(0o600)  # nobody can connect yet: the socket does not listen
-            self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LINE_LIMIT)
+            self._made = _identity(self._path)
+            self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=LINE_LIMIT)
         except OSError as error:
             listener.close()
-            name = errno.errorcode.get(error.errno or 0, "an error")
-            raise ControlError(f"cannot open the control socket at {str(self._path)!r}: {name}") from error
+            why = errno.errorcode.get(error.errno or 0) or str(error)
+            raise ControlError(f"cannot open the control socket at {str(self._path)!r}: {why}") from error
         except ControlError:
             listener.close()
             raise
@@ -121,11 +127,15 @@ class ControlServer:
         server, self._server = self._server, None
         if server is None:
             return
-        server.close()
-        for writer in tuple(self._served):
-            writer.close()
         with contextlib.suppress(OSError):
-            self._path.unlink()
+            # Before nobody listens: the next plugin would take the file for a stale one and make its own.
+            if _identity(self._path) == self._made:
+                self._path.unlink()
+        server.close()
+        served = tuple(self._served)
+        for task in served:
+            task.cancel()
+        await asyncio.gather(*served, return_exceptions=True)
 
     def _clear_stale(self) -> None:
         """Remove a socket file that nobody listens on."""
@@ -146,11 +156,16 @@ class ControlServer:
             f"{str(self._path)!r} is served by another process: stop it, or choose another path"
         )
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._served) >= CONNECTION_LIMIT:
             writer.close()
             return
-        self._served.add(writer)
+        # A task of our own: that of asyncio's streams complains, before Python 3.12, when it is cancelled.
+        task = asyncio.create_task(self._serve(reader, writer), name="control")
+        self._served.add(task)
+        task.add_done_callback(self._served.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while (answer := await self._answer(reader)) is not None:
                 writer.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
@@ -158,7 +173,6 @@ class ControlServer:
         except (OSError, TimeoutError):
             pass  # the other side is gone or asleep; it may connect again
         finally:
-            self._served.discard(writer)
             writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader) -> Mapping[str, object] | None:
@@ -190,6 +204,11 @@ class ControlServer:
                     'expected {"call": "retry_group", "pod_uid": ...}, {"call": "retry_container", '
                     '"container_id": ...}, {"call": "retry_all"} or {"call": "snapshot"}'
                 )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino
 
 
 def _request(line: bytes) -> Mapping[str, object]:
