@@ -11,7 +11,7 @@ a kernel-faithful fake for tests without hardware, as here:
 >>> print(group)
 /sys/fs/resctrl/mon_groups/pod_6f1c1a5e-0001
 
-Threads are moved one by one; one that died on the way is counted, not raised:
+A thread that died on the way is counted, not raised, and costs the others nothing:
 
 >>> worker, dead = kernel.spawn(), kernel.spawn()
 >>> kernel.end(dead)
@@ -37,6 +37,7 @@ from __future__ import annotations
 from resctrl.errors import (
     CapacityError,
     EmptyPidSetError,
+    GroupExistsError,
     GroupNotFoundError,
     InvalidGroupError,
     InvalidTidError,
@@ -54,20 +55,25 @@ from resctrl.fs import FsProvider, Reader, RealFs, WriteError
 from resctrl.groups import Resctrl
 from resctrl.model import (
     AssignmentResult,
+    Capacity,
     CleanupReport,
     ReconcileResult,
     ResctrlConfig,
+    ResctrlGroup,
     SupportInfo,
+    TaskGroups,
     Tid,
     TidSource,
 )
 
 __all__ = [
     "AssignmentResult",
+    "Capacity",
     "CapacityError",
     "CleanupReport",
     "EmptyPidSetError",
     "FsProvider",
+    "GroupExistsError",
     "GroupNotFoundError",
     "InvalidGroupError",
     "InvalidTidError",
@@ -80,9 +86,11 @@ __all__ = [
     "Resctrl",
     "ResctrlConfig",
     "ResctrlError",
+    "ResctrlGroup",
     "ResctrlIOError",
     "RmidsBusyError",
     "SupportInfo",
+    "TaskGroups",
     "TaskNotInParentError",
     "Tid",
     "TidSource",

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from resctrl.model import AssignmentResult
+    from resctrl.model import AssignmentResult, Tid
 
 __all__ = [
     "CapacityError",
     "EmptyPidSetError",
+    "GroupExistsError",
     "GroupNotFoundError",
     "InvalidGroupError",
     "InvalidTidError",
@@ -47,8 +48,12 @@ class Operation(Enum):
 
     CREATE_GROUP = "create group"
     DELETE_GROUP = "delete group"
+    MOVE_GROUP = "move group"
+    LIST_GROUPS = "list groups"
     ASSIGN_TASKS = "assign tasks"
     LIST_TASKS = "list tasks"
+    READ_TASK = "read the groups of a task"
+    READ_CAPACITY = "read the capacity"
     SWEEP = "sweep groups"
     MOUNT = "mount resctrl"
     DETECT = "detect support"
@@ -66,10 +71,14 @@ class ResctrlError(Exception):
         hint: One sentence that says what to do, or None.
         retryable: Whether the same call can succeed later without anybody changing the configuration.
         partial: Of a call that assigns threads, what was done before and beside the failure.
+        refused: Of a call that assigns threads, those that the kernel would not take (EINVAL: another control
+            group; EPERM), in the order in which that came out.
     """
 
     retryable: ClassVar[bool] = False
     default_hint: ClassVar[str | None] = None
+
+    refused: tuple[Tid, ...] = ()
 
     def __init__(  # noqa: PLR0913 - the fields of one report, all but two by keyword
         self,
@@ -149,6 +158,12 @@ class GroupNotFoundError(ResctrlError):
     default_hint: ClassVar[str | None] = "create the group again"
 
 
+class GroupExistsError(ResctrlError):
+    """EEXIST on a rename: the control group has a group of that name already."""
+
+    default_hint: ClassVar[str | None] = "use the group that is there, or delete it first"
+
+
 class TaskNotInParentError(ResctrlError):
     """EINVAL on a tasks write: the task belongs to another control group. Trying again cannot help."""
 
@@ -197,7 +212,13 @@ _PERMISSION: Final = frozenset({_errno.EACCES, _errno.EPERM})
 _GONE: Final = frozenset({_errno.ENOENT, _errno.ENODEV})
 _NO_RESCTRL: Final = frozenset({_errno.ENODEV, _errno.EINVAL, _errno.ENOSYS, _errno.ENOTSUP})
 _HINTS: Final = {
-    (Operation.MOUNT, _errno.ENOENT): "the mount point does not exist: make it, or the directory it stands in"
+    (Operation.MOVE_GROUP, _errno.EPERM): (
+        "a group that monitors CPUs stays where it is, and before Linux 6.5 every group does"
+    ),
+    (
+        Operation.MOUNT,
+        _errno.ENOENT,
+    ): "the mount point does not exist: make it, or the directory it stands in",
 }
 
 
@@ -212,8 +233,12 @@ def _meaning(operation: Operation, number: int) -> type[ResctrlError]:  # noqa: 
             return RmidsBusyError
         case Operation.ASSIGN_TASKS if number == _errno.EINVAL:
             return TaskNotInParentError
-        case Operation.ASSIGN_TASKS | Operation.LIST_TASKS | Operation.DELETE_GROUP if number in _GONE:
+        case (
+            Operation.ASSIGN_TASKS | Operation.LIST_TASKS | Operation.DELETE_GROUP | Operation.MOVE_GROUP
+        ) if number in _GONE:
             return GroupNotFoundError
+        case Operation.MOVE_GROUP if number == _errno.EEXIST:
+            return GroupExistsError
         case Operation.MOUNT if number in _NO_RESCTRL:
             return UnsupportedError
         case Operation.MOUNT if number == _errno.ENOENT:

@@ -17,7 +17,7 @@ import stat
 from typing import TYPE_CHECKING, Final, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 __all__ = ["FsProvider", "Reader", "RealFs", "WriteError"]
@@ -93,11 +93,23 @@ class FsProvider(Protocol):
         """Call mount(2) with type resctrl, without options."""
         ...
 
-    def write_all(self, path: Path, chunks: Iterable[bytes]) -> int:
+    def write_all(
+        self,
+        path: Path,
+        chunks: Iterable[bytes],
+        *,
+        go_on: Callable[[WriteError], bool] | None = None,
+    ) -> int:
         """Open an existing file once and give each chunk its own write(2).
 
+        Args:
+            path: The file.
+            chunks: Taken one by one, each only when the one before it has been written or refused.
+            go_on: Asked about each write that failed (not about the open): True goes on with the next chunk,
+                through the same descriptor. Without it, and where it says False, the failure is raised.
+
         Returns:
-            How many chunks were written, that is all of them.
+            How many chunks the kernel took.
 
         Raises:
             WriteError: The open or a write failed; `written` tells how far it came. Nothing was written
@@ -212,7 +224,13 @@ class RealFs:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(target))
 
-    def write_all(self, path: Path, chunks: Iterable[bytes]) -> int:
+    def write_all(
+        self,
+        path: Path,
+        chunks: Iterable[bytes],
+        *,
+        go_on: Callable[[WriteError], bool] | None = None,
+    ) -> int:
         """Open an existing file once and give each chunk its own write(2)."""
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -224,7 +242,10 @@ class RealFs:
                 try:
                     taken = os.write(descriptor, chunk)
                 except OSError as error:
-                    raise _write_error(error, path, written) from error
+                    failure = _write_error(error, path, written)
+                    if go_on is None or not go_on(failure):
+                        raise failure from error
+                    continue
                 if taken != len(chunk):
                     # kernfs never does this; a rest written on its own could be another thread's id.
                     raise WriteError(errno.EIO, "short write", str(path), written)

@@ -4,40 +4,53 @@ Owns: what to do about each answer of the kernel. Must not know: containers, NRI
 who lists the threads.
 
 Rules:
-    1. Groups stand in `<root>/mon_groups/`, named `<prefix><uid>`. Two different uids never share a name.
-    2. Nothing is deleted, filled or swept that does not carry the prefix.
+    1. Groups stand in `<root>/mon_groups/`, or below a control group in `<root>/<control group>/mon_groups/`,
+       named `<prefix><uid>`. Two different uids never share a name.
+    2. Nothing is deleted, moved, filled or swept that does not carry the prefix.
     3. Creating and deleting are idempotent.
-    4. Every thread gets a write(2) of its own, through one descriptor: the kernel stops a comma list at the
-       first failure and does not say where, while a thread that died on the way is the normal case.
+    4. Threads are written in lists, through one descriptor; what one that cannot be moved costs the others is
+       in `resctrl.assigning`.
     5. Reading `tasks` walks every thread of the machine under the one lock of resctrl, so a reconcile does it
        once.
-    6. The kernel's own sentence is read right after the failure: the next write of anybody clears it.
+    6. The `tasks` of a control group is never written to: that would change the class of a thread.
 """
 
 from __future__ import annotations
 
 import errno
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from resctrl.assigning import Assigner, checked
 from resctrl.errors import (
     EmptyPidSetError,
-    InvalidGroupError,
-    InvalidTidError,
+    GroupNotFoundError,
     Operation,
     ResctrlError,
     UnexpectedContentError,
     UnsupportedError,
     translate,
 )
-from resctrl.fs import FsProvider, RealFs, WriteError
-from resctrl.model import AssignmentResult, CleanupReport, ReconcileResult, ResctrlConfig, SupportInfo, Tid
-from resctrl.mount import detect_support, ensure_mounted, is_mounted, not_mounted
-from resctrl.names import KERNEL_DIRS, MON_GROUPS, group_name, require_ours
+from resctrl.fs import FsProvider, RealFs
+from resctrl.inventory import capacity, list_groups, task_groups
+from resctrl.model import (
+    AssignmentResult,
+    Capacity,
+    CleanupReport,
+    ReconcileResult,
+    ResctrlConfig,
+    ResctrlGroup,
+    SupportInfo,
+    TaskGroups,
+    Tid,
+)
+from resctrl.mount import detect_support, ensure_mounted, not_mounted
+from resctrl.names import MON_GROUPS, control_dir, group_name, require_ours
 from resctrl.passes import Passes
+from resctrl.status import last_status
+from resctrl.sweeping import sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
     from resctrl.model import TidSource
@@ -47,40 +60,38 @@ __all__ = ["Resctrl"]
 P = TypeVar("P", bound=FsProvider)
 
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV})
-_TASK_REFUSED: Final = frozenset({errno.EINVAL, errno.EPERM})
-# What the VFS answers to a mkdir where there are no mon_groups, or where the caller may not.
+# What the VFS answers where there are no mon_groups, or where the caller may not.
 _VFS_REFUSED: Final = frozenset({errno.ENOENT, errno.EPERM, errno.EACCES})
 # mkdir never clears last_cmd_status, and only these come with a sentence: else it tells of something older.
 _TOLD: Final = frozenset({errno.ENOSPC, errno.EBUSY})
-_LARGEST_TID: Final = 2**31 - 1
-_WHICH_TASK: Final = "Error while processing task "
+_NO_CONTROL_HINT: Final = "whoever manages the control groups has removed it"
 
 
 class Resctrl(Generic[P]):
     """The resctrl of this machine, as far as monitoring groups per pod go.
 
-    It keeps no state of its own, so one instance may serve several threads if its provider does.
+    All it remembers is whether the kernel takes lists of threads, so one instance may serve several threads
+    if its provider does.
 
     Attributes:
         config: Where resctrl is and which groups are ours.
         fs: The provider that everything goes through.
     """
 
-    __slots__ = ("_config", "_fs")
+    __slots__ = ("_assigner", "_config", "_fs")
 
+    _assigner: Assigner
     _config: ResctrlConfig
     _fs: P
 
     def __init__(self: Resctrl[RealFs], config: ResctrlConfig | None = None) -> None:
-        self._config = config if config is not None else ResctrlConfig()
-        self._fs = RealFs()
+        self._begin(RealFs(), config)
 
     @classmethod
     def with_provider(cls, fs: P, config: ResctrlConfig | None = None) -> Resctrl[P]:
         """Return a `Resctrl` over another provider than the real file system."""
         resctrl: Resctrl[P] = cls.__new__(cls)
-        resctrl._config = config if config is not None else ResctrlConfig()
-        resctrl._fs = fs
+        resctrl._begin(fs, config)
         return resctrl
 
     @property
@@ -115,21 +126,37 @@ class Resctrl(Generic[P]):
 
     # Groups
 
-    def group_path(self, pod_uid: str) -> Path:
+    def group_path(self, pod_uid: str, control_group: str = "") -> Path:
         """Return where the group of a pod stands, whether or not it exists.
 
         A uid of up to 63 letters, digits, `_` and `-` is used as it is; anything else, and anything that
         begins with `h-`, is replaced by `h-` and the first 32 hex digits of its SHA-256.
-        """
-        return self._config.root / MON_GROUPS / group_name(self._config.group_prefix, pod_uid)
 
-    def create_group(self, pod_uid: str) -> Path:
+        Args:
+            pod_uid: The pod.
+            control_group: Name of the control group that it stands below; "" is the default group.
+
+        Raises:
+            InvalidGroupError: No control group can have that name.
+        """
+        return self._place(control_group, Operation.CREATE_GROUP) / group_name(
+            self._config.group_prefix, pod_uid
+        )
+
+    def create_group(self, pod_uid: str, control_group: str = "") -> Path:
         """Make the group of a pod, or find it made.
+
+        Args:
+            pod_uid: The pod.
+            control_group: Name of the control group to make it below, which is that of its threads; "" is the
+                default group.
 
         Returns:
             Its directory.
 
         Raises:
+            InvalidGroupError: No control group can have that name.
+            GroupNotFoundError: There is no such control group.
             CapacityError: No RMID is free (ENOSPC).
             RmidsBusyError: No RMID is free, but one will be (EBUSY: limbo).
             NotMountedError: resctrl is not mounted at the root.
@@ -137,18 +164,78 @@ class Resctrl(Generic[P]):
             NoPermissionError: EACCES or EPERM.
             ResctrlIOError: Anything else.
         """
-        path = self.group_path(pod_uid)
+        path = self.group_path(pod_uid, control_group)
         try:
             self._fs.create_dir(path)
         except FileExistsError:
             pass
         except OSError as error:
             if error.errno in _VFS_REFUSED:
-                self._explain_absence(path, error)
+                self._explain_absence(Operation.CREATE_GROUP, path, error)
+            if error.errno in _GONE and control_group:
+                raise _no_control_group(Operation.CREATE_GROUP, path, error) from error
             told = error.errno in _TOLD
             with translate(Operation.CREATE_GROUP, path, self._kernel_status if told else None):
                 raise
         return path
+
+    def move_group(self, group: Path, control_group: str) -> Path:
+        """Move a group of ours below another control group, by rename(2) (Linux 6.5).
+
+        It keeps its RMID and its counters. Its threads come along, so they change their class: move a group
+        when its threads are in the other control group already, or are to be.
+
+        Args:
+            group: A group of ours.
+            control_group: Name of the control group to move it below; "" is the default group.
+
+        Returns:
+            Where it stands now. If it stood there already, nothing has changed.
+
+        Raises:
+            InvalidGroupError: `group` is no group of ours, or no control group can have that name.
+            GroupExistsError: The control group has a group of that name.
+            GroupNotFoundError: The group or the control group is gone; `path` tells which.
+            NotMountedError: resctrl is not mounted at the root.
+            NoPermissionError: EACCES or EPERM; the latter also from a kernel that cannot move it, whose
+                sentence is kept.
+            ResctrlIOError: Anything else.
+        """
+        require_ours(self._config, Operation.MOVE_GROUP, group)
+        target = self._place(control_group, Operation.MOVE_GROUP) / group.name
+        try:
+            self._fs.rename(group, target)
+        except OSError as error:
+            if error.errno in _VFS_REFUSED:
+                self._explain_absence(Operation.MOVE_GROUP, group, error)
+            if error.errno in _GONE and not self._is_there(target.parent):
+                raise _no_control_group(Operation.MOVE_GROUP, target, error) from error
+            place = target if error.errno == errno.EEXIST else group
+            told = error.errno == errno.EPERM
+            with translate(Operation.MOVE_GROUP, place, self._kernel_status if told else None):
+                raise
+        return target
+
+    def list_groups(self) -> list[ResctrlGroup]:
+        """Return every group there is: control groups and monitoring groups, ours and those of others.
+
+        The default group is not listed. A group that vanishes meanwhile is left out.
+
+        Raises:
+            NotMountedError: resctrl is not mounted at the root.
+            ResctrlError: A directory cannot be listed.
+        """
+        return list_groups(self._fs, self._config)
+
+    def capacity(self) -> Capacity:
+        """Return how many groups this machine has room for, and how many there are.
+
+        Raises:
+            NotMountedError: resctrl is not mounted at the root.
+            UnsupportedError: This machine cannot monitor.
+            ResctrlError: A directory or info/ cannot be read.
+        """
+        return capacity(self._fs, self._config)
 
     def delete_group(self, group: Path) -> None:
         """Remove a group of ours, or find it gone. Its threads fall back to the parent control group.
@@ -183,6 +270,20 @@ class Resctrl(Generic[P]):
         except ValueError as error:
             raise UnexpectedContentError(Operation.LIST_TASKS, path, text) from error
 
+    def task_groups(self, tid: Tid) -> TaskGroups | None:
+        """Return the groups that a thread is in; None if it is gone.
+
+        Raises:
+            InvalidTidError: The id is 0, negative or too large.
+            UnsupportedError: The thread lives, but this kernel does not tell (before Linux 5.6, or without
+                CONFIG_PROC_CPU_RESCTRL).
+            NotMountedError: resctrl is not mounted.
+            UnexpectedContentError: /proc/<tid>/cpu_resctrl_groups reads otherwise than proc(5) says.
+            ResctrlError: It cannot be read.
+        """
+        (tid,) = checked(Operation.READ_TASK, self._config.root, [tid])
+        return task_groups(self._fs, self._config, tid)
+
     def assign_tasks(self, group: Path, tids: Iterable[Tid]) -> AssignmentResult:
         """Put threads into a group. A thread that is in it already counts as assigned.
 
@@ -197,17 +298,18 @@ class Resctrl(Generic[P]):
         Raises:
             InvalidTidError: An id is 0, negative or too large; nothing was written.
             InvalidGroupError: `group` is no group of ours.
-            TaskNotInParentError: A thread is in another control group (`partial` tells about the others).
+            TaskNotInParentError: A thread is in another control group (`partial` tells about the others,
+                `refused` which ones are).
             GroupNotFoundError: The group is gone (`partial` tells how far it came).
             ResctrlError: Anything else, with `partial`.
         """
         require_ours(self._config, Operation.ASSIGN_TASKS, group)
-        assigned, missing, refusal = self._assign(group, self._checked(group, tids))
-        result = AssignmentResult(assigned=len(assigned), missing=len(missing))
-        if refusal is not None:
-            refusal.partial = result
-            raise refusal
-        return result
+        outcome = self._assigner.assign(group, checked(Operation.ASSIGN_TASKS, group, tids))
+        if outcome.refusal is not None:
+            outcome.refusal.partial = outcome.result
+            outcome.refusal.refused = tuple(outcome.refused)
+            raise outcome.refusal
+        return outcome.result
 
     def reconcile_group(self, group: Path, source: TidSource, max_passes: int = 10) -> ReconcileResult:
         """Put all threads that a source lists into a group, until it lists nothing new.
@@ -227,7 +329,7 @@ class Resctrl(Generic[P]):
             ValueError: `max_passes` is less than 1.
             EmptyPidSetError: The source lists nothing.
             ResctrlError: As `assign_tasks` says; a refused thread does not stop the other threads or passes.
-                Whatever fails, `partial` tells what was done before.
+                Whatever fails, `partial` tells what was done before, and `refused` who was refused.
         """
         if max_passes < 1:
             raise ValueError(f"max_passes must be at least 1, not {max_passes}")
@@ -236,62 +338,36 @@ class Resctrl(Generic[P]):
             require_ours(self._config, Operation.ASSIGN_TASKS, group)
             return self._reconcile(group, source, max_passes, passes)
         except ResctrlError as error:
-            error.partial = passes.partial()
+            passes.explain(error)
             raise
 
-    def cleanup_all(self) -> CleanupReport:
+    def cleanup_all(self, *, below_control_groups: bool = False, keep: Collection[str] = ()) -> CleanupReport:
         """Remove every group with our prefix from the root and from the root's `mon_groups`.
 
         Control groups at the root are included; what stands in a control group's own `mon_groups` is not
         looked at (but goes with a prefixed control group). The kernel's own directories are never touched.
+
+        Args:
+            below_control_groups: Sweep the `mon_groups` of the control groups that stay as well.
+            keep: Names of groups, prefix included, that stay wherever they stand; a control group that holds
+                one of them stays with it.
 
         Raises:
             InvalidGroupError: The prefix is empty, so every group would be ours.
             NotMountedError: resctrl is not mounted at the root.
             ResctrlError: A directory cannot be listed.
         """
-        root = self._config.root
-        if not self._config.group_prefix:
-            raise InvalidGroupError(Operation.SWEEP, root, detail="the group prefix is empty")
-        if not is_mounted(self._fs, root):
-            raise not_mounted(self.detect_support(), Operation.SWEEP, root)
-        removed = failures = races = foreign = 0
-        for group in self._sweep_candidates():
-            if not group.name.startswith(self._config.group_prefix):
-                foreign += 1
-                continue
-            try:
-                self._fs.remove_dir(group)
-            except OSError as error:
-                if error.errno in _GONE:
-                    races += 1
-                else:
-                    failures += 1
-            else:
-                removed += 1
-        return CleanupReport(
-            removed=removed, removal_failures=failures, removal_race=races, non_prefix_groups=foreign
-        )
+        return sweep(self._fs, self._config, below_control_groups=below_control_groups, keep=keep)
 
     # Within
 
-    def _sweep_candidates(self) -> list[Path]:
-        root = self._config.root
-        with translate(Operation.SWEEP, root):
-            groups = [root / name for name in self._fs.read_child_dirs(root) if name not in KERNEL_DIRS]
-        mon_groups = root / MON_GROUPS
-        # A machine that cannot monitor has none.
-        with translate(Operation.SWEEP, mon_groups), suppress(FileNotFoundError):
-            groups += [mon_groups / name for name in self._fs.read_child_dirs(mon_groups)]
-        return groups
+    def _begin(self, fs: P, config: ResctrlConfig | None) -> None:
+        self._config = config if config is not None else ResctrlConfig()
+        self._fs = fs
+        self._assigner = Assigner(fs, self._config.root)
 
-    def _checked(self, group: Path, tids: Iterable[Tid]) -> list[Tid]:
-        """Return the ids without repetition, in order, or refuse them all."""
-        unique = list(dict.fromkeys(tids))
-        for tid in unique:
-            if not 0 < tid <= _LARGEST_TID:
-                raise InvalidTidError(Operation.ASSIGN_TASKS, group, detail=f"{tid} is no thread id")
-        return unique
+    def _place(self, control_group: str, operation: Operation) -> Path:
+        return control_dir(self._config.root, control_group, operation) / MON_GROUPS
 
     def _reconcile(self, group: Path, source: TidSource, max_passes: int, passes: Passes) -> ReconcileResult:
         """Do what `reconcile_group` says; the account tells how far it came."""
@@ -308,14 +384,14 @@ class Resctrl(Generic[P]):
         if not passes.assigned.isdisjoint(again):
             live = self._listed(group, source)
         inside = set(self.list_group_tasks(group))
-        missing = passes.missing(live, inside, lambda: self._checked(group, source()))
+        missing = passes.missing(live, inside, lambda: checked(Operation.ASSIGN_TASKS, group, source()))
         if passes.refusal is not None:
             raise passes.refusal
         return ReconcileResult(assigned=len(passes.assigned), missing=missing, passes=passes.count)
 
     def _listed(self, group: Path, source: TidSource) -> list[Tid]:
         """Ask the source, which has to list something."""
-        live = self._checked(group, source())
+        live = checked(Operation.ASSIGN_TASKS, group, source())
         if not live:
             raise EmptyPidSetError(Operation.ASSIGN_TASKS, group)
         return live
@@ -323,70 +399,38 @@ class Resctrl(Generic[P]):
     def _write(self, group: Path, passes: Passes, tids: Sequence[Tid]) -> None:
         """Write threads and take the outcome into the account."""
         try:
-            assigned, gone, refusal = self._assign(group, tids)
+            passes.record(self._assigner.assign(group, tids))
         except ResctrlError as error:
-            passes.broken_off = error.partial
+            passes.broken_off = error
             raise
-        passes.record(tids, assigned, gone, refusal)
 
-    def _assign(self, group: Path, tids: Sequence[Tid]) -> tuple[set[Tid], set[Tid], ResctrlError | None]:
-        """Write threads one by one; return those taken, those gone, and the first refusal of a thread."""
-        assigned: set[Tid] = set()
-        missing: set[Tid] = set()
-        refusal: ResctrlError | None = None
-        rest = tids
-        while rest:
-            try:
-                self._fs.write_all(group / "tasks", (b"%d\n" % tid for tid in rest))
-            except WriteError as error:
-                assigned.update(rest[: error.written])
-                stopper, rest = rest[error.written], rest[error.written + 1 :]
-                if error.errno == errno.ESRCH:
-                    missing.add(stopper)
-                    continue
-                typed = self._typed_refusal(group, error)
-                if error.errno not in _TASK_REFUSED:
-                    typed.partial = AssignmentResult(assigned=len(assigned), missing=len(missing))
-                    raise typed from error
-                refusal = refusal if refusal is not None else typed
-            else:
-                assigned.update(rest)
-                rest = ()
-        return assigned, missing, refusal
-
-    def _typed_refusal(self, group: Path, error: WriteError) -> ResctrlError:
-        """Build the typed error now, while last_cmd_status still tells of this failure."""
+    def _is_there(self, path: Path) -> bool:
+        """Tell whether something is there, or may be: it cannot always be known."""
         try:
-            with translate(Operation.ASSIGN_TASKS, group, self._kernel_status):
-                raise error
-        except ResctrlError as typed:
-            return typed
+            return self._fs.exists(path)
+        except OSError:
+            return True
 
-    def _explain_absence(self, path: Path, error: OSError) -> None:
-        """Raise what is really wrong where a refused mkdir means that there are no `mon_groups` at all."""
+    def _explain_absence(self, operation: Operation, path: Path, error: OSError) -> None:
+        """Raise what is really wrong where a refusal means that there are no `mon_groups` at all."""
         try:
             support = self.detect_support()
         except ResctrlError:
             return  # no /proc to tell by: the errno has to do
         if not support.mounted:
-            absent = not_mounted(support, Operation.CREATE_GROUP, self._config.root, error.errno)
+            absent = not_mounted(support, operation, self._config.root, error.errno)
             raise absent from error
         if not support.monitoring:
             detail = "this machine cannot monitor (there is no info/L3_MON)"
-            raise UnsupportedError(Operation.CREATE_GROUP, path, errno=error.errno, detail=detail) from error
+            raise UnsupportedError(operation, path, errno=error.errno, detail=detail) from error
 
     def _kernel_status(self) -> str | None:
-        """Return what the kernel says about the last failure, or None where it says nothing.
+        return last_status(self._fs, self._config.root).sentence
 
-        That is the newest line of info/last_cmd_status; a tasks write adds one more that only repeats which
-        task it was, so there the line before it is meant.
-        """
-        try:
-            lines = (
-                self._fs.read_text(self._config.root / "info" / "last_cmd_status").rstrip("\n").split("\n")
-            )
-        except OSError:
-            return None
-        while len(lines) > 1 and lines[-1].startswith(_WHICH_TASK):
-            lines.pop()
-        return lines[-1] if lines[-1] not in {"", "ok"} else None
+
+def _no_control_group(operation: Operation, path: Path, error: OSError) -> GroupNotFoundError:
+    """Return the error for a group that was to stand below a control group that is gone."""
+    control = path.parent.parent
+    return GroupNotFoundError(
+        operation, control, errno=error.errno, detail="there is no such control group", hint=_NO_CONTROL_HINT
+    )

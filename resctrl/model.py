@@ -13,10 +13,13 @@ from attrs import field, frozen, validators
 
 __all__ = [
     "AssignmentResult",
+    "Capacity",
     "CleanupReport",
     "ReconcileResult",
     "ResctrlConfig",
+    "ResctrlGroup",
     "SupportInfo",
+    "TaskGroups",
     "Tid",
     "TidSource",
 ]
@@ -84,12 +87,68 @@ class CleanupReport:
         removal_failures: Prefixed groups that could not be removed.
         removal_race: Prefixed groups that somebody else removed first.
         non_prefix_groups: Groups without the prefix, left alone.
+        kept: Prefixed groups that the caller wanted kept.
     """
 
     removed: int
     removal_failures: int
     removal_race: int
     non_prefix_groups: int
+    kept: int = 0
+
+
+@frozen
+class TaskGroups:
+    """Where a thread is, as /proc/<tid>/cpu_resctrl_groups tells it.
+
+    Attributes:
+        control_group: Name of its control group; "" is the default group.
+        mon_group: Name of its monitoring group below that; "" is none.
+    """
+
+    control_group: str
+    mon_group: str
+
+
+@frozen
+class ResctrlGroup:
+    """A group, of whichever kind; the default group is none of them.
+
+    Attributes:
+        path: Its directory.
+        control_group: Name of the control group that it is, or stands below; "" is the default group.
+        name: Name of the monitoring group; "" for a control group itself.
+        ours: Its directory's name begins with our prefix.
+    """
+
+    path: Path
+    control_group: str
+    name: str
+    ours: bool
+
+
+@frozen(kw_only=True)
+class Capacity:
+    """How many groups the machine has room for; each takes one RMID, of whichever kind it is.
+
+    An RMID of a deleted group rests in limbo, for a second or two, before it can be used again. The kernel
+    does not tell how many do, so they are not counted: with `free` above 0 a creation can still meet
+    `RmidsBusyError`.
+
+    Attributes:
+        num_rmids: RMIDs of the machine, that of the default group included.
+        in_use: RMIDs that are taken: by the default group, by each control group and each monitoring group.
+        ours: The groups among them that carry our prefix.
+    """
+
+    num_rmids: int
+    in_use: int
+    ours: int
+
+    @property
+    def free(self) -> int:
+        """RMIDs that no group has: groups that could be made, as soon as none rests in limbo."""
+        return max(0, self.num_rmids - self.in_use)
 
 
 @frozen(kw_only=True)

@@ -1,4 +1,4 @@
-"""The names of groups: from a pod's uid to a directory, and which directories are ours.
+"""The names of groups: from a pod's uid to a directory, which directories are ours, where each kind stands.
 
 Owns: the naming rule. Must not know: the file system.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from resctrl.errors import Operation
     from resctrl.model import ResctrlConfig
 
-__all__ = ["KERNEL_DIRS", "MON_GROUPS", "group_name", "require_ours"]
+__all__ = ["KERNEL_DIRS", "MON_GROUPS", "control_dir", "group_name", "require_ours"]
 
 MON_GROUPS: Final = "mon_groups"
 """The directory that holds the monitoring groups of a control group."""
@@ -25,6 +25,8 @@ MON_GROUPS: Final = "mon_groups"
 KERNEL_DIRS: Final = frozenset({"info", "mon_data", MON_GROUPS})
 """The directories at the root that are no groups."""
 
+_NO_NAMES: Final = KERNEL_DIRS | {".", ".."}
+_CONTROL_HINT: Final = "it is the name of a directory at the root, or '' for the default group"
 _VERBATIM: Final = re.compile(r"(?!h-)[A-Za-z0-9_-]{1,63}")
 _HASH_DIGITS: Final = 32
 
@@ -41,6 +43,20 @@ def group_name(prefix: str, pod_uid: str) -> str:
         return name
     digest = hashlib.sha256(pod_uid.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{prefix}h-{digest[:_HASH_DIGITS]}"
+
+
+def control_dir(root: Path, control_group: str, operation: Operation) -> Path:
+    """Return the directory of a control group; "" is the default group, whose directory is the root.
+
+    Raises:
+        InvalidGroupError: No control group can have that name: it is more than one component, or the kernel's
+            own.
+    """
+    if "/" in control_group or "\0" in control_group or control_group in _NO_NAMES:
+        raise InvalidGroupError(
+            operation, root, detail=f"{control_group!r} is no name of a control group", hint=_CONTROL_HINT
+        )
+    return root / control_group
 
 
 def require_ours(config: ResctrlConfig, operation: Operation, group: Path) -> None:

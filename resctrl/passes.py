@@ -13,7 +13,9 @@ from resctrl.errors import ResctrlError
 from resctrl.model import AssignmentResult, Tid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
+
+    from resctrl.assigning import Assignment
 
 __all__ = ["Passes"]
 
@@ -29,39 +31,40 @@ class Passes:
         gone: Threads that were no more when they were written last.
         total_gone: How many answers of that kind there were in all.
         refusal: The first refusal of a thread.
-        broken_off: What a pass did that did not come to its end.
+        broken_off: The error of a pass that did not come to its end; it tells what the pass did.
     """
 
     count: int = 0
     assigned: set[Tid] = field(factory=set)
-    refused: set[Tid] = field(factory=set)
+    refused: list[Tid] = field(factory=list)
     gone: set[Tid] = field(factory=set)
     total_gone: int = 0
     refusal: ResctrlError | None = None
-    broken_off: AssignmentResult | None = None
+    broken_off: ResctrlError | None = None
 
     def untried(self, live: Iterable[Tid]) -> list[Tid]:
         """Return those that have to be written; one that was gone and is listed again is tried again."""
-        return [tid for tid in live if tid not in self.assigned and tid not in self.refused]
+        tried = self.assigned.union(self.refused)
+        return [tid for tid in live if tid not in tried]
 
     def doubtful(self, live: Iterable[Tid]) -> list[Tid]:
         """Return those that were gone in the last pass and are listed after it: dead, or used again."""
         return [tid for tid in live if tid in self.gone]
 
-    def record(
-        self, written: Sequence[Tid], assigned: set[Tid], gone: set[Tid], refusal: ResctrlError | None
-    ) -> None:
+    def record(self, outcome: Assignment) -> None:
         """Take the outcome of one pass, or of writing again after the last, into the account."""
-        self.assigned |= assigned
-        self.refused |= set(written) - assigned - gone
-        self.gone = gone
-        self.total_gone += len(gone)
-        self.refusal = self.refusal if self.refusal is not None else refusal
+        self.assigned |= outcome.assigned
+        self.refused += outcome.refused
+        self.gone = outcome.missing
+        self.total_gone += len(outcome.missing)
+        self.refusal = self.refusal if self.refusal is not None else outcome.refusal
 
-    def partial(self) -> AssignmentResult:
-        """Return the sum of all passes, and of the one that broke off."""
-        more = self.broken_off if self.broken_off is not None else AssignmentResult(assigned=0, missing=0)
-        return AssignmentResult(
+    def explain(self, error: ResctrlError) -> None:
+        """Let an error tell the sum of all passes, and of the one that broke off."""
+        last = self.broken_off
+        more = last.partial if last is not None and last.partial is not None else AssignmentResult(0, 0)
+        error.refused = (*self.refused, *(last.refused if last is not None else ()))
+        error.partial = AssignmentResult(
             assigned=len(self.assigned) + more.assigned, missing=self.total_gone + more.missing
         )
 

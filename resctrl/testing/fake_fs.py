@@ -50,6 +50,8 @@ class FakeFs(Vfs):
         alive: Tells of threads that live outside the fake (for instance by /proc): they can be assigned, and
             leave when they die. The fake cannot see their children.
         domains: Ids of the L3 caches.
+        lists: Whether one write to `tasks` may hold several ids (Linux 6.7).
+        proc_groups: Whether there is /proc/<tid>/cpu_resctrl_groups (Linux 5.6).
         privilege: Who calls; may be changed at any time.
 
     Raises:
@@ -70,6 +72,8 @@ class FakeFs(Vfs):
         allocation: bool = True,
         alive: Callable[[int], bool] | None = None,
         domains: Iterable[int] = (0,),
+        lists: bool = True,
+        proc_groups: bool = True,
         privilege: Privilege = Privilege.ROOT,
     ) -> None:
         if supported and not (monitoring or allocation):
@@ -88,8 +92,8 @@ class FakeFs(Vfs):
         )
         self._root_path = root
         self._outside = alive is not None
-        kernel = Kernel(hardware, limbo, clock, alive, self._writer)
-        super().__init__(kernel, root, supported=supported, privilege=privilege)
+        kernel = Kernel(hardware, limbo, clock, alive, self._writer, lists=lists)
+        super().__init__(kernel, root, supported=supported, privilege=privilege, proc_groups=proc_groups)
         if not self._outside:
             self._kernel.tasks.spawn(None, _SELF)
         if supported and mounted:

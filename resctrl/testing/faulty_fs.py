@@ -64,11 +64,10 @@ class _Rule:
         return self.first <= self.seen <= self.last
 
 
-class _ChunkFault(Exception):  # noqa: N818 - carries an OSError out of the inner provider's loop
-    def __init__(self, cause: OSError, written: int) -> None:
-        self.cause = cause
-        self.written = written
-        super().__init__(cause)
+class _ChunkFault(Exception):  # noqa: N818 - carries a failure out of the inner provider's loop
+    def __init__(self, failure: WriteError) -> None:
+        self.failure = failure
+        super().__init__(failure)
 
 
 class FaultyFs(Generic[P]):
@@ -190,22 +189,37 @@ class FaultyFs(Generic[P]):
         self._meet("mount_resctrl", target)
         self.inner.mount_resctrl(target)
 
-    def write_all(self, path: Path, chunks: Iterable[bytes]) -> int:
-        """Pass on, unless scripted; the chunks before a scripted one are really written."""
+    def write_all(
+        self,
+        path: Path,
+        chunks: Iterable[bytes],
+        *,
+        go_on: Callable[[WriteError], bool] | None = None,
+    ) -> int:
+        """Pass on, unless scripted; the chunks around a scripted one are really written."""
+        refused = 0
 
         def met() -> Iterator[bytes]:
-            for written, chunk in enumerate(chunks):
+            for number, chunk in enumerate(chunks):
                 try:
                     self._meet("write", path)
                 except OSError as error:
-                    raise _ChunkFault(error, written) from error
-                yield chunk
+                    failure = _write_error(error, path, number - refused)
+                    if not tolerated(failure):
+                        raise _ChunkFault(failure) from error
+                else:
+                    yield chunk
+
+        def tolerated(failure: WriteError) -> bool:
+            nonlocal refused
+            refused += 1
+            return go_on is not None and go_on(failure)
 
         try:
             self._meet("write_all", path)
-            return self.inner.write_all(path, met())
+            return self.inner.write_all(path, met(), go_on=tolerated)
         except _ChunkFault as fault:
-            raise _write_error(fault.cause, path, fault.written) from fault.cause
+            raise fault.failure from fault.__cause__
         except WriteError:
             raise
         except OSError as error:

@@ -15,7 +15,7 @@ from resctrl.testing.ids import ClosidPool, RmidPool, StatusBuffer
 from resctrl.testing.info import Hardware, Threshold, control_files, group_files, info_tree, reading
 from resctrl.testing.nodes import FileSystem, Node, Refusal, refuse
 from resctrl.testing.tasks import Group, TaskTable
-from resctrl.testing.tasks_text import PAGE_SIZE, elements
+from resctrl.testing.tasks_text import PAGE_SIZE, SPACE, elements, kstrtoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,15 +38,18 @@ class Kernel:
         status: last_cmd_status; it outlives a mount.
         threshold: max_threshold_occupancy; it outlives a mount.
         root: The root directory while it is mounted.
+        own_tid: Returns the thread that writes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as many properties as the machine that it is of
         self,
         hardware: Hardware,
         limbo: float,
         clock: Callable[[], float],
         alive: Callable[[int], bool] | None,
         own_tid: Callable[[], Tid],
+        *,
+        lists: bool,
     ) -> None:
         self.hardware: Hardware = hardware
         self.tasks: TaskTable = TaskTable(alive)
@@ -54,7 +57,8 @@ class Kernel:
         self.status: StatusBuffer = StatusBuffer()
         self.threshold: Threshold = Threshold(hardware.num_rmids, self.rmids.flush)
         self.root: Node | None = None
-        self._own_tid = own_tid
+        self.own_tid: Callable[[], Tid] = own_tid
+        self._lists = lists
         self._closids = ClosidPool(hardware.num_closids)
         self._controls: list[Group] = []
 
@@ -223,6 +227,16 @@ class Kernel:
             return [tid for tid, member in members if member is group]
         return [tid for tid, member in members if member.control is group]
 
+    def proc_groups(self, tid: int) -> str:
+        """Return what /proc/<tid>/cpu_resctrl_groups reads (K88)."""
+        if not self.tasks.lives(tid):
+            refuse(errno.ESRCH)
+        if self.root is None:
+            return "res:\nmon:\n"
+        group = self._group_of(tid)
+        mon = group.node.name if group.parent is not None else ""
+        return f"res:{group.control.node.name or '/'}\nmon:{mon}\n"
+
     def _tasks_show(self, group: Group) -> Callable[[], str]:
         def show() -> str:
             if group.parent is None and not self.hardware.allocation:
@@ -235,6 +249,9 @@ class Kernel:
         def store(chunk: bytes) -> None:
             if len(chunk) > PAGE_SIZE:
                 refuse(errno.E2BIG)
+            if not self._lists:
+                self._store_one(chunk, group)
+                return
             self.status.clear()
             for text, number in elements(chunk):
                 if number is None:
@@ -251,8 +268,16 @@ class Kernel:
 
         return store
 
+    def _store_one(self, chunk: bytes, group: Group) -> None:
+        """Take a write as Linux did before 6.7 (K50): one number; what is none leaves the status alone."""
+        number = kstrtoint(chunk.split(b"\0", 1)[0].strip(SPACE))
+        if number is None or number < 0:
+            refuse(errno.EINVAL)
+        self.status.clear()
+        self._move(number, group)
+
     def _move(self, number: int, group: Group) -> None:
-        tid = number or self._own_tid()
+        tid = number or self.own_tid()
         if not self.tasks.lives(tid):
             self.status.printf(b"No task %d\n" % number)
             refuse(errno.ESRCH)

@@ -49,6 +49,7 @@ class Node:
         removed: Taken out of the tree; who holds it open gets ENODEV.
         mounted: The root of what is mounted here.
         covers: For the root of a mounted file system, the node it is mounted on.
+        find: Makes an entry of a directory that is not kept in `children`, or returns None.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Node:
     removed: bool = False
     mounted: Node | None = None
     covers: Node | None = field(default=None, repr=False)
+    find: Callable[[str], Node | None] | None = field(default=None, repr=False)
 
     @property
     def is_dir(self) -> bool:
@@ -74,6 +76,11 @@ class Node:
         if self.children is None:
             raise TypeError(f"{self.name!r} is a file")
         return self.children
+
+    def entry(self, name: str) -> Node | None:
+        """Return what has a name in a directory."""
+        child = self.entries.get(name)
+        return self.find(name) if child is None and self.find is not None else child
 
     def add_dir(self, name: str, *, owner_writable: bool = True, owner: object = None) -> Node:
         """Make a directory in this one."""
@@ -191,6 +198,6 @@ def lookup(root: Node, path: Path) -> Lookup:
         if part == "..":
             node = _up(node)
         else:
-            child = node.entries.get(part)
+            child = node.entry(part)
             node = _cross(child) if child is not None else None
     return Lookup(parent, name, node)

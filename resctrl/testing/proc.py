@@ -1,16 +1,50 @@
-"""What the fake's /proc tells of file systems and mounts (K87).
+"""What the fake's /proc tells of file systems and mounts (K87), and of threads (K88).
 
-Owns: the texts. Must not know: how they are read.
+Owns: the texts, and the directories of threads. Must not know: how they are read.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
+
+from resctrl.testing.nodes import Node
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["filesystems", "mountinfo"]
+__all__ = ["filesystems", "mountinfo", "thread_dirs"]
+
+_NUMBER: Final = re.compile("[1-9][0-9]{0,9}")
+
+
+def thread_dirs(
+    proc: Node, lives: Callable[[int], bool], groups: Callable[[int], str] | None
+) -> Callable[[str], Node | None]:
+    """Return what finds /proc/<tid>, with `cpu_resctrl_groups` in it and in its task/<tid>.
+
+    Args:
+        proc: Where they stand.
+        lives: Tells whether there is such a thread.
+        groups: Returns the text of the file; None where this kernel has no such file.
+    """
+
+    def found(name: str, tid: int, parent: Node) -> Node:
+        directory = Node(name, proc.fs, parent, {}, owner_writable=False)
+        if groups is not None:
+            directory.add_file("cpu_resctrl_groups", lambda: groups(tid))
+        return directory
+
+    def find(name: str) -> Node | None:
+        if _NUMBER.fullmatch(name) is None or not lives(int(name)):
+            return None
+        directory = found(name, int(name), proc)
+        task = directory.add_dir("task", owner_writable=False)
+        task.entries[name] = found(name, int(name), task)
+        return directory
+
+    return find
 
 
 def filesystems(*, supported: bool) -> str:

@@ -14,9 +14,9 @@ from attrs import frozen
 from resctrl.fs import FsProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from resctrl.fs import Reader
+    from resctrl.fs import Reader, WriteError
 
 __all__ = ["Call", "RecordingFs"]
 
@@ -113,7 +113,13 @@ class RecordingFs(Generic[P]):
         self._note("mount_resctrl", target)
         self.inner.mount_resctrl(target)
 
-    def write_all(self, path: Path, chunks: Iterable[bytes]) -> int:
+    def write_all(
+        self,
+        path: Path,
+        chunks: Iterable[bytes],
+        *,
+        go_on: Callable[[WriteError], bool] | None = None,
+    ) -> int:
         """Record, and each chunk as it is taken, and pass on."""
 
         def noted() -> Iterator[bytes]:
@@ -122,7 +128,7 @@ class RecordingFs(Generic[P]):
                 yield chunk
 
         self._note("write_all", path)
-        return self.inner.write_all(path, noted())
+        return self.inner.write_all(path, noted(), go_on=go_on)
 
     def open_reader(self, path: Path) -> Reader:
         """Record and pass on; the reads of the reader are not recorded."""

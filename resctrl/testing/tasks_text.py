@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PAGE_SIZE", "elements", "kstrtoint", "kstrtoull"]
+__all__ = ["PAGE_SIZE", "SPACE", "elements", "kstrtoint", "kstrtoull"]
 
 PAGE_SIZE: Final = 4096
 """kernfs's atomic_write_len on x86: one write(2) may not be longer."""
 
-_SPACE: Final = b" \t\n\v\f\r\xa0"  # the kernel's isspace() is Latin-1's
+SPACE: Final = b" \t\n\v\f\r\xa0"
+"""What strim() takes off: the kernel's isspace() is Latin-1's."""
+
 _INT_MAX: Final = 2**31 - 1
 _INT_MIN: Final = -(2**31)
 _NUMBER: Final = re.compile(rb"\+?(?:0[xX]([0-9a-fA-F]+)|(0[0-7]*)|([1-9][0-9]*))\n?")
@@ -58,5 +60,5 @@ def elements(chunk: bytes) -> Iterator[tuple[bytes, int | None]]:
     while rest and not rest.startswith(b"\n"):
         element, comma, tail = rest.partition(b",")
         rest = tail if comma else None
-        element = element.strip(_SPACE)
+        element = element.strip(SPACE)
         yield element, kstrtoint(element)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from resctrl.fs import WriteError
 from resctrl.testing.nodes import FileSystem, Lookup, Node, Refusal, fail, lookup
-from resctrl.testing.proc import filesystems, mountinfo
+from resctrl.testing.proc import filesystems, mountinfo, thread_dirs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -83,7 +83,9 @@ class Vfs:
         privilege: Who calls; may be changed at any time.
     """
 
-    def __init__(self, kernel: Kernel, root: Path, *, supported: bool, privilege: Privilege) -> None:
+    def __init__(
+        self, kernel: Kernel, root: Path, *, supported: bool, privilege: Privilege, proc_groups: bool
+    ) -> None:
         self.privilege = privilege
         self._kernel = kernel
         self._supported = supported
@@ -92,6 +94,7 @@ class Vfs:
         self._held: list[Node] = []
         self._mount_node: Node | None = None
         self._tree = self._base_tree(root)
+        self._add_threads(proc_groups=proc_groups)
 
     # FsProvider
 
@@ -192,7 +195,13 @@ class Vfs:
         with self._lock:
             self._mount(target, self.privilege)
 
-    def write_all(self, path: Path, chunks: Iterable[bytes]) -> int:
+    def write_all(
+        self,
+        path: Path,
+        chunks: Iterable[bytes],
+        *,
+        go_on: Callable[[WriteError], bool] | None = None,
+    ) -> int:
         """Open an existing file once and give each chunk its own write(2)."""
         written = 0
         try:
@@ -209,8 +218,11 @@ class Vfs:
                             fail(errno.ENODEV, path)
                         store(chunk)
                 except OSError as error:
-                    raise _write_error(error, written) from error
-                written += 1
+                    failure = _write_error(error, written)
+                    if go_on is None or not go_on(failure):
+                        raise failure from error
+                else:
+                    written += 1
         finally:
             self._let_go(node)
         return written
@@ -243,6 +255,13 @@ class Vfs:
         for part in root.parts[1:]:
             node = node.entries.get(part) or node.add_dir(part)
         return tree
+
+    def _add_threads(self, *, proc_groups: bool) -> None:
+        """Let /proc tell of the threads."""
+        proc, kernel = self._tree.entries["proc"], self._kernel
+        proc.find = thread_dirs(proc, kernel.tasks.lives, kernel.proc_groups if proc_groups else None)
+        if proc_groups:
+            proc.entries["self"].add_file("cpu_resctrl_groups", lambda: kernel.proc_groups(kernel.own_tid()))
 
     def _filesystems(self) -> str:
         return filesystems(supported=self._supported)
@@ -326,7 +345,8 @@ class Vfs:
         with self._lock:
             if node.removed or node.show is None:
                 fail(errno.ENODEV, path)
-            return node.show()
+            with self._refusals(path):
+                return node.show()
 
     def _let_go(self, node: Node) -> None:
         with self._lock:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nri_resctrl_plugin.nri.messages import Container, PodSandbox
+    from resctrl import WriteError
     from tests.e2e.containerd import Containerd
     from tests.e2e.pods import Pod
 
@@ -53,9 +54,15 @@ class MachineFs(FakeFs):
         super().create_dir(path)
         self.groups_made += 1
 
-    def write_all(self, path: Path, chunks: Iterable[bytes]) -> int:
+    def write_all(
+        self,
+        path: Path,
+        chunks: Iterable[bytes],
+        *,
+        go_on: Callable[[WriteError], bool] | None = None,
+    ) -> int:
         """Write, and let the witness look right before each chunk."""
-        return super().write_all(path, self._witnessed(path, chunks))
+        return super().write_all(path, self._witnessed(path, chunks), go_on=go_on)
 
     def _witnessed(self, path: Path, chunks: Iterable[bytes]) -> Iterable[bytes]:
         for chunk in chunks:

@@ -20,7 +20,7 @@ from tests.kernel.fidelity.sides import FakeLeader, FakeSide, Limbo, Sizes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from resctrl import Reader, Tid
+    from resctrl import Reader, Tid, WriteError
 
 PAGE = Path(__file__).parents[2] / "docs/explanation/kernel-semantics.md"
 SIZES = Sizes(num_rmids=10)
@@ -63,7 +63,13 @@ class ForgetsToInherit(FakeFs):
 class MovesPastTheDead(FakeFs):
     """Works a list off to its end, whatever fails."""
 
-    def write_all(self, path: Path, chunks: Iterable[bytes]) -> int:
+    def write_all(
+        self,
+        path: Path,
+        chunks: Iterable[bytes],
+        *,
+        go_on: Callable[[WriteError], bool] | None = None,
+    ) -> int:
         for chunk in chunks:
             for part in chunk.split(b","):
                 try:

@@ -1,0 +1,213 @@
+"""Moving threads into a group, as many as fit with one write.
+
+Owns: how threads are put into lists, and what became of each. Must not know: who listed them, or what a group
+stands for.
+
+Rules:
+    1. A call opens `tasks` once. A write(2) holds as many ids as fit a page; the kernel takes no more. They
+       are plain decimals, since numbers have base 0 there.
+    2. The kernel works a list off from the left and stops at the first thread that it cannot move. Which one
+       that was stands in last_cmd_status, which somebody else's write may have replaced meanwhile: so it is
+       advice. The thread that is named is written alone, and all the others are written again, which does no
+       harm to those that have been moved. A thread counts as assigned only when a whole write with it was
+       taken, as gone or refused only by a write of its own.
+    3. A list that failed halves the lists that follow, one that was taken doubles them. So a thread that
+       cannot be moved costs a few more writes, wherever it stands, and it is found without advice as well.
+    4. Kernels before 6.7 answer EINVAL to a list, as later ones do to a list with a thread of another control
+       group. What this kernel does is decided once, by a thread that was taken alone, then refused as a list
+       of twice itself, then taken alone again.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from attrs import define, field
+
+from resctrl.errors import InvalidTidError, Operation, ResctrlError, translate
+from resctrl.fs import FsProvider, WriteError
+from resctrl.model import AssignmentResult, Tid
+from resctrl.status import LastStatus, last_status
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Sequence
+    from pathlib import Path
+
+__all__ = ["Assigner", "Assignment", "checked"]
+
+_ABOUT_A_THREAD: Final = frozenset({errno.ESRCH, errno.EINVAL, errno.EPERM})
+_LARGEST_TID: Final = 2**31 - 1
+_PAGE: Final = 4096
+"""Bytes that a write may have; kernels with larger pages take more."""
+
+
+def checked(operation: Operation, path: Path, tids: Iterable[Tid]) -> list[Tid]:
+    """Return the ids without repetition, in order, or refuse them all.
+
+    Raises:
+        InvalidTidError: An id is 0, negative or too large.
+    """
+    unique = list(dict.fromkeys(tids))
+    for tid in unique:
+        if not 0 < tid <= _LARGEST_TID:
+            raise InvalidTidError(operation, path, detail=f"{tid} is no thread id")
+    return unique
+
+
+@define
+class Assignment:
+    """What became of the threads of one call.
+
+    Attributes:
+        assigned: Those that are in the group now.
+        missing: Those that were gone.
+        refused: Those that the kernel would not take, in the order in which that came out.
+        refusal: The error of the first of these.
+    """
+
+    assigned: set[Tid] = field(factory=set)
+    missing: set[Tid] = field(factory=set)
+    refused: list[Tid] = field(factory=list)
+    refusal: ResctrlError | None = None
+
+    @property
+    def result(self) -> AssignmentResult:
+        """The numbers."""
+        return AssignmentResult(assigned=len(self.assigned), missing=len(self.missing))
+
+
+class Assigner:
+    """Writes to `tasks` files, and remembers whether this kernel takes lists.
+
+    Args:
+        fs: The provider.
+        root: Where resctrl is mounted.
+
+    Attributes:
+        lists: Whether it does; None while that has not come out.
+    """
+
+    __slots__ = ("fs", "lists", "root")
+
+    def __init__(self, fs: FsProvider, root: Path) -> None:
+        self.fs = fs
+        self.root = root
+        self.lists: bool | None = None
+
+    def assign(self, group: Path, tids: Sequence[Tid]) -> Assignment:
+        """Put threads into a group; no id may come twice.
+
+        Raises:
+            ResctrlError: The failure concerns the group itself; `partial` and `refused` tell what was done.
+        """
+        run = _Run(self, group, tids)
+        if tids:
+            try:
+                self.fs.write_all(group / "tasks", run.chunks(), go_on=run.go_on)
+            except WriteError as error:
+                typed = _typed(group, error, last_status(self.fs, self.root))
+                typed.partial, typed.refused = run.done.result, tuple(run.done.refused)
+                raise typed from error
+        return run.done
+
+
+class _Run:
+    """One call: yields what is to be written next, and is told when that failed."""
+
+    def __init__(self, assigner: Assigner, group: Path, tids: Iterable[Tid]) -> None:
+        self.done = Assignment()
+        self._assigner = assigner
+        self._group = group
+        self._rest = deque(tids)
+        self._room = _PAGE
+        self._failure: WriteError | None = None
+        self._status = LastStatus()
+
+    def go_on(self, failure: WriteError) -> bool:
+        """Take note of a failed write; one that does not concern a thread ends the call."""
+        self._failure = failure
+        if failure.errno not in _ABOUT_A_THREAD:
+            return False
+        self._status = last_status(self._assigner.fs, self._assigner.root)
+        return True
+
+    def chunks(self) -> Generator[bytes, None, None]:
+        """Yield one write after the other, until every thread is accounted for."""
+        while self._rest:
+            batch, size = self._next_batch()
+            if len(batch) == 1:
+                yield from self._alone(batch[0])
+            elif (failure := (yield from self._write(batch))) is None:
+                self._assigner.lists = True
+                self.done.assigned.update(batch)
+            else:
+                yield from self._failed(batch, size, failure.errno)
+                continue
+            self._room = min(2 * self._room, _PAGE)
+
+    def _next_batch(self) -> tuple[list[Tid], int]:
+        """Take as many threads as may go into the next list, at least one; return them, and its bytes."""
+        batch: list[Tid] = []
+        size, room = 0, 0 if self._assigner.lists is False else self._room
+        while self._rest:
+            longer = size + len(str(self._rest[0])) + 1
+            if batch and longer > room:
+                break
+            batch.append(self._rest.popleft())
+            size = longer
+        return batch, size
+
+    def _failed(self, batch: list[Tid], size: int, number: int | None) -> Generator[bytes, None, None]:
+        """Go on after a list that failed."""
+        self._room = size // 2
+        if number == errno.ESRCH:
+            self._assigner.lists = True  # who does not take lists does not look for threads in one
+        named = self._status.task
+        self._rest.extendleft(tid for tid in reversed(batch) if tid != named)
+        if named is not None and named in batch:
+            yield from self._alone(Tid(named))
+        elif number == errno.EINVAL and self._assigner.lists is None:
+            yield from self._find_out()
+
+    def _find_out(self) -> Generator[bytes, None, None]:
+        """Write threads alone until one of them decides whether this kernel takes lists."""
+        while self._rest and self._assigner.lists is None:
+            tid = self._rest.popleft()
+            if not (yield from self._alone(tid)):
+                continue
+            failure = yield from self._write((tid, tid))
+            if failure is None or failure.errno == errno.ESRCH:
+                self._assigner.lists = True
+            elif failure.errno == errno.EINVAL and (yield from self._alone(tid)):
+                self._assigner.lists = False
+
+    def _alone(self, tid: Tid) -> Generator[bytes, None, bool]:
+        """Write one thread, which settles what becomes of it; return whether it was taken."""
+        failure = yield from self._write((tid,))
+        if failure is None:
+            self.done.assigned.add(tid)
+            return True
+        self.done.assigned.discard(tid)
+        if failure.errno == errno.ESRCH:
+            self.done.missing.add(tid)
+        else:
+            self.done.refused.append(tid)
+            self.done.refusal = self.done.refusal or _typed(self._group, failure, self._status)
+        return False
+
+    def _write(self, tids: Sequence[Tid]) -> Generator[bytes, None, WriteError | None]:
+        """Yield one write; return its failure, or None when the kernel took it."""
+        self._failure = None
+        yield b",".join(b"%d" % tid for tid in tids) + b"\n"
+        return self._failure
+
+
+def _typed(group: Path, failure: WriteError, status: LastStatus) -> ResctrlError:
+    """Build the typed error of a failure."""
+    try:
+        with translate(Operation.ASSIGN_TASKS, group, lambda: status.sentence):
+            raise failure
+    except ResctrlError as typed:
+        return typed

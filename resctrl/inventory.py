@@ -1,0 +1,145 @@
+"""What there is: which groups, how many RMIDs, and in which group a thread is. Nothing is changed.
+
+Owns: the listing of directories, and the reading of num_rmids and of /proc/<tid>/cpu_resctrl_groups. Must not
+know: pods.
+
+Rules:
+    1. What vanishes while it is looked at is left out.
+    2. An unmounted resctrl is not an empty one.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from resctrl.errors import Operation, UnexpectedContentError, UnsupportedError, translate
+from resctrl.model import Capacity, ResctrlConfig, ResctrlGroup, TaskGroups, Tid
+from resctrl.mount import detect_support, is_mounted, not_mounted
+from resctrl.names import KERNEL_DIRS, MON_GROUPS
+
+if TYPE_CHECKING:
+    from resctrl.fs import FsProvider
+
+__all__ = ["capacity", "control_groups", "list_groups", "mon_groups", "require_mounted", "task_groups"]
+
+_GONE: Final = frozenset({errno.ENOENT, errno.ENODEV})
+_PROC: Final = Path("/proc")
+_GROUPS_FILE: Final = "cpu_resctrl_groups"
+_GROUPS_TEXT: Final = re.compile(r"res:(?P<control>[^\n]*)\nmon:(?P<mon>.*)\n", re.DOTALL)
+_RESOURCES: Final = ("L3_MON", "PERF_PKG_MON")
+"""The directories of info/ whose num_rmids limit the number of groups (the second since Linux 7.0)."""
+
+
+def require_mounted(fs: FsProvider, root: Path, operation: Operation) -> None:
+    """Make sure that resctrl is mounted at `root`.
+
+    Raises:
+        NotMountedError: It is not.
+        ResctrlError: /proc cannot be read.
+    """
+    if not is_mounted(fs, root):
+        raise not_mounted(detect_support(fs, root), operation, root)
+
+
+def control_groups(fs: FsProvider, config: ResctrlConfig, operation: Operation) -> list[ResctrlGroup]:
+    """Return the control groups, without the default group.
+
+    Raises:
+        ResctrlError: The root cannot be listed.
+    """
+    with translate(operation, config.root):
+        names = [name for name in fs.read_child_dirs(config.root) if name not in KERNEL_DIRS]
+    return [
+        ResctrlGroup(config.root / name, name, "", name.startswith(config.group_prefix)) for name in names
+    ]
+
+
+def mon_groups(
+    fs: FsProvider, config: ResctrlConfig, control_group: str, operation: Operation
+) -> list[ResctrlGroup] | None:
+    """Return the monitoring groups below a control group, "" being the default group.
+
+    Returns:
+        None where there is no `mon_groups`: the control group is gone, or the machine cannot monitor.
+
+    Raises:
+        ResctrlError: The directory cannot be listed.
+    """
+    directory = config.root / control_group / MON_GROUPS
+    with translate(operation, directory):
+        try:
+            names = fs.read_child_dirs(directory)
+        except OSError as error:
+            if error.errno in _GONE:
+                return None
+            raise
+    return [
+        ResctrlGroup(directory / name, control_group, name, name.startswith(config.group_prefix))
+        for name in names
+    ]
+
+
+def list_groups(fs: FsProvider, config: ResctrlConfig) -> list[ResctrlGroup]:
+    """Return every group but the default one: see `resctrl.Resctrl.list_groups`."""
+    require_mounted(fs, config.root, Operation.LIST_GROUPS)
+    found = mon_groups(fs, config, "", Operation.LIST_GROUPS) or []
+    for control in control_groups(fs, config, Operation.LIST_GROUPS):
+        below = mon_groups(fs, config, control.control_group, Operation.LIST_GROUPS)
+        if below is None and not _exists(fs, control.path):
+            continue
+        found += [control, *(below or ())]
+    return found
+
+
+def capacity(fs: FsProvider, config: ResctrlConfig) -> Capacity:
+    """Return how many groups there is room for: see `resctrl.Resctrl.capacity`."""
+    groups = list_groups(fs, config)
+    limits = [number for name in _RESOURCES if (number := _num_rmids(fs, config.root / "info" / name))]
+    if not limits:
+        detail = "this machine cannot monitor (there is no info/L3_MON)"
+        raise UnsupportedError(Operation.READ_CAPACITY, config.root, detail=detail)
+    return Capacity(num_rmids=min(limits), in_use=1 + len(groups), ours=sum(group.ours for group in groups))
+
+
+def task_groups(fs: FsProvider, config: ResctrlConfig, tid: Tid) -> TaskGroups | None:
+    """Return where a thread is: see `resctrl.Resctrl.task_groups`."""
+    path = _PROC / str(tid) / _GROUPS_FILE
+    with translate(Operation.READ_TASK, path):
+        try:
+            text = fs.read_text(path)
+        except OSError as error:
+            if error.errno == errno.ESRCH:
+                return None
+            if error.errno != errno.ENOENT:
+                raise
+            if fs.exists(_PROC / "self" / _GROUPS_FILE) or not fs.exists(path.parent):
+                return None
+            detail = "this kernel does not tell (Linux 5.6, CONFIG_PROC_CPU_RESCTRL)"
+            raise UnsupportedError(Operation.READ_TASK, path, errno=error.errno, detail=detail) from error
+    match = _GROUPS_TEXT.fullmatch(text)
+    if match is None:
+        raise UnexpectedContentError(Operation.READ_TASK, path, text)
+    if not match["control"]:
+        raise not_mounted(detect_support(fs, config.root), Operation.READ_TASK, config.root)
+    return TaskGroups(match["control"].removeprefix("/"), match["mon"])
+
+
+def _num_rmids(fs: FsProvider, directory: Path) -> int | None:
+    """Return how many RMIDs a resource has; None where there is no such resource."""
+    path = directory / "num_rmids"
+    with translate(Operation.READ_CAPACITY, path):
+        try:
+            text = fs.read_text(path)
+        except FileNotFoundError:
+            return None
+    if not text.strip().isdecimal():
+        raise UnexpectedContentError(Operation.READ_CAPACITY, path, text)
+    return int(text)
+
+
+def _exists(fs: FsProvider, path: Path) -> bool:
+    with translate(Operation.LIST_GROUPS, path):
+        return fs.exists(path)
