@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# One metal instance for the hardware lane: `ec2.sh start|run|fetch|stop|reap`. State is what the caller passes in.
+# One metal instance for the hardware lane: `ec2.sh start|run|fetch|stop|reap`. State is what the caller passes in,
+# and the tags `lane` and `run`: only what bears them is ever ended.
 #
 # The instance ends itself: it shuts down after $LIFETIME_MINUTES whatever becomes of this workflow, and a
 # shutdown terminates it. `reap` terminates what is older than that all the same.
 set -euo pipefail
 
-: "${LIFETIME_MINUTES:=75}"
+: "${LIFETIME_MINUTES:=120}" # more than the jobs that use it may take together
 : "${LANE_TAG:=resctrl-hardware-lane}"
 
-start() { # start SHA -> prints the instance id
+start() { # start SHA RUN -> prints the instance id
   local image user_data
   image=$(aws ssm get-parameter --query Parameter.Value --output text \
     --name /aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id)
@@ -18,7 +19,7 @@ start() { # start SHA -> prints the instance id
     --instance-initiated-shutdown-behavior terminate --instance-market-options MarketType=spot \
     --metadata-options HttpTokens=required --user-data "$user_data" \
     --block-device-mappings 'DeviceName=/dev/sda1,Ebs={VolumeSize=16,DeleteOnTermination=true}' \
-    --tag-specifications "ResourceType=instance,Tags=[{Key=lane,Value=$LANE_TAG},{Key=commit,Value=$1}]" \
+    --tag-specifications "ResourceType=instance,Tags=[{Key=lane,Value=$LANE_TAG},{Key=commit,Value=$1},{Key=run,Value=$2}]" \
     --query 'Instances[0].InstanceId' --output text
 }
 
@@ -36,12 +37,12 @@ _admit() { # a key of our own is accepted for one minute
 
 _options=(-o StrictHostKeyChecking=accept-new -o ConnectTimeout=10 -o ServerAliveInterval=15)
 
-run() { # run INSTANCE COMMAND: as root there; waits for the instance's sshd, at most 20 minutes (metal is slow)
+run() { # run INSTANCE COMMAND: as root there, with our input; waits for its sshd, 20 minutes at most (metal is slow)
   local address attempt
   address=$(_address "$1")
   for attempt in $(seq 80); do
     _admit "$1"
-    if ssh -i "$RUNNER_TEMP/key" "${_options[@]}" "ubuntu@$address" true 2>/dev/null; then
+    if ssh -n -i "$RUNNER_TEMP/key" "${_options[@]}" "ubuntu@$address" true 2>/dev/null; then
       _admit "$1"
       ssh -i "$RUNNER_TEMP/key" "${_options[@]}" "ubuntu@$address" "sudo bash -euc $(printf %q "$2")"
       return
@@ -60,22 +61,25 @@ fetch() { # fetch INSTANCE PATH TARGET: a directory there, to here
   ssh -i "$RUNNER_TEMP/key" "${_options[@]}" "ubuntu@$address" "sudo tar -C $(printf %q "$2") -czf - ." >"$3"
 }
 
-stop() { # stop INSTANCE...
-  aws ec2 terminate-instances --instance-ids "$@" >/dev/null
+_terminate() { # terminate BEFORE FILTER...: instances of the lane that were launched before
+  local found
+  found=$(aws ec2 describe-instances --output text \
+    --query "Reservations[].Instances[?LaunchTime<'$1'].InstanceId" --filters "Name=tag:lane,Values=$LANE_TAG" \
+    'Name=instance-state-name,Values=pending,running,stopping,stopped' "${@:2}")
+  if [ -n "$found" ]; then
+    # One word per instance.
+    # shellcheck disable=SC2086
+    aws ec2 terminate-instances --instance-ids $found >/dev/null
+  fi
+  echo "terminated: ${found:-none}"
+}
+
+stop() { # stop RUN: whatever a workflow run has started, also where it did not come to tell
+  _terminate 9999 "Name=tag:run,Values=$1"
 }
 
 reap() { # terminate what outlived its time
-  local limit old
-  limit=$(date -u -d "-$LIFETIME_MINUTES minutes" +%Y-%m-%dT%H:%M:%S)
-  old=$(aws ec2 describe-instances --output text \
-    --filters "Name=tag:lane,Values=$LANE_TAG" 'Name=instance-state-name,Values=pending,running,stopping,stopped' \
-    --query "Reservations[].Instances[?LaunchTime<'$limit'].InstanceId")
-  if [ -n "$old" ]; then
-    # One word per instance.
-    # shellcheck disable=SC2086
-    stop $old
-  fi
-  echo "reaped: ${old:-none}"
+  _terminate "$(date -u -d "-$LIFETIME_MINUTES minutes" +%Y-%m-%dT%H:%M:%S)"
 }
 
 "$@"
