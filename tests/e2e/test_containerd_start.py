@@ -39,9 +39,10 @@ class _Witness:
     inside: dict[str, int] = field(factory=dict)
 
     def at_write(self, tasks: Path, chunk: bytes) -> None:
-        """Look at the process of the thread that is about to be written."""
-        if process := observer.process_of(int(chunk)):  # else it has just ended, and the write says so
-            self.writes.append((process, observer.comm(process)))
+        """Look at the processes of the threads that are about to be written."""
+        for tid in chunk.split(b","):
+            if process := observer.process_of(int(tid)):  # else it has just ended, and the write says so
+                self.writes.append((process, observer.comm(process)))
 
     def at_reply(self, pod: PodSandbox | None, container: Container) -> None:
         """Look at the container whose START is about to be answered."""
