@@ -44,6 +44,13 @@ class Reader(Protocol):
         """Return the whole text as it is now. Raises OSError (ENODEV once the group is gone)."""
         ...
 
+    def read_page(self) -> str:
+        """Return the first page of the text as it is now, by one pread(2): a file of one line comes whole.
+
+        Raises OSError, as `read` does.
+        """
+        ...
+
     def close(self) -> None:
         """Close the descriptor. Closing twice is no error."""
         ...
@@ -79,6 +86,18 @@ class FsProvider(Protocol):
 
     def read_child_dirs(self, path: Path) -> list[str]:
         """Return the names of the child *directories*, sorted; files are left out."""
+        ...
+
+    def read_child_files(self, path: Path) -> list[str]:
+        """Return the names of the *files* in a directory, sorted; directories are left out."""
+        ...
+
+    def identity(self, path: Path) -> int:
+        """Return the number by which the kernel tells this directory from all others (stat(2), st_ino).
+
+        A directory keeps it under another name. One that is made anew has another: in one mount resctrl never
+        gives a number twice (kernel: kernfs_new_node, where the number counts how often it was used).
+        """
         ...
 
     def can_open_for_write(self, path: Path) -> bool:
@@ -125,6 +144,7 @@ class FsProvider(Protocol):
 _REFUSALS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 _BLOCK: Final = 65536
+_PAGE: Final = 4096
 
 
 def _read_from_start(descriptor: int) -> str:
@@ -151,6 +171,12 @@ class _DescriptorReader:
         if self._descriptor < 0:
             raise ValueError("the reader is closed")
         return _read_from_start(self._descriptor)
+
+    def read_page(self) -> str:
+        """Return the first page of the text as it is now."""
+        if self._descriptor < 0:
+            raise ValueError("the reader is closed")
+        return os.pread(self._descriptor, _PAGE, 0).decode("utf-8", "surrogateescape")
 
     def close(self) -> None:
         """Close the descriptor; the second time does nothing."""
@@ -204,6 +230,15 @@ class RealFs:
         """Return the names of the child directories, sorted; an entry that vanishes meanwhile is left out."""
         with os.scandir(path) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
+    def read_child_files(self, path: Path) -> list[str]:
+        """Return the names of the regular files in a directory, sorted."""
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+
+    def identity(self, path: Path) -> int:
+        """Return the inode number."""
+        return path.stat().st_ino
 
     def can_open_for_write(self, path: Path) -> bool:
         """Open an existing file for writing and close it again."""

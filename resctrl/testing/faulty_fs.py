@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 from attrs import define
 
 from resctrl.fs import FsProvider, WriteError
+from resctrl.testing.reader import WatchedReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,9 +31,12 @@ _OPERATIONS: Final = frozenset(
         "can_open_for_write",
         "create_dir",
         "exists",
+        "identity",
         "mount_resctrl",
         "open_reader",
         "read_child_dirs",
+        "read_child_files",
+        "read_page",
         "read_text",
         "remove_dir",
         "rename",
@@ -179,6 +183,16 @@ class FaultyFs(Generic[P]):
         self._meet("read_child_dirs", path)
         return self.inner.read_child_dirs(path)
 
+    def read_child_files(self, path: Path) -> list[str]:
+        """Pass on, unless scripted."""
+        self._meet("read_child_files", path)
+        return self.inner.read_child_files(path)
+
+    def identity(self, path: Path) -> int:
+        """Pass on, unless scripted."""
+        self._meet("identity", path)
+        return self.inner.identity(path)
+
     def can_open_for_write(self, path: Path) -> bool:
         """Pass on, unless scripted."""
         self._meet("can_open_for_write", path)
@@ -226,9 +240,9 @@ class FaultyFs(Generic[P]):
             raise _write_error(error, path, 0) from error
 
     def open_reader(self, path: Path) -> Reader:
-        """Pass on, unless scripted."""
+        """Pass on, unless scripted; so is what the reader's `read_page` does."""
         self._meet("open_reader", path)
-        return self.inner.open_reader(path)
+        return WatchedReader(self.inner.open_reader(path), lambda: self._meet("read_page", path))
 
 
 def _write_error(error: OSError, path: Path, written: int) -> WriteError:

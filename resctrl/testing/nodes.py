@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import Callable
 from enum import Enum
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -49,6 +50,8 @@ class Node:
         removed: Taken out of the tree; who holds it open gets ENODEV.
         mounted: The root of what is mounted here.
         covers: For the root of a mounted file system, the node it is mounted on.
+        number: Its inode number: no other node of this root has or had it (K89).
+        numbers: Where those come from.
         find: Makes an entry of a directory that is not kept in `children`, or returns None.
     """
 
@@ -63,7 +66,13 @@ class Node:
     removed: bool = False
     mounted: Node | None = None
     covers: Node | None = field(default=None, repr=False)
+    number: int = field(init=False)
+    numbers: count[int] = field(init=False, repr=False)
     find: Callable[[str], Node | None] | None = field(default=None, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.numbers = self.parent.numbers if self.parent is not None else count(1)
+        self.number = next(self.numbers)
 
     @property
     def is_dir(self) -> bool:

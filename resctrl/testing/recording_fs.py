@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from attrs import frozen
 
 from resctrl.fs import FsProvider
+from resctrl.testing.reader import WatchedReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +29,8 @@ class Call:
     """One operation, recorded when it was begun.
 
     Attributes:
-        operation: Name of the `FsProvider` method; `write` for each chunk of a `write_all`.
+        operation: Name of the `FsProvider` method; `write` for each chunk of a `write_all`, `read_page` for
+            each of an open reader.
         path: What it was about; for `rename` the source.
         chunk: What was written, for `write`.
     """
@@ -103,6 +105,16 @@ class RecordingFs(Generic[P]):
         self._note("read_child_dirs", path)
         return self.inner.read_child_dirs(path)
 
+    def read_child_files(self, path: Path) -> list[str]:
+        """Record and pass on."""
+        self._note("read_child_files", path)
+        return self.inner.read_child_files(path)
+
+    def identity(self, path: Path) -> int:
+        """Record and pass on."""
+        self._note("identity", path)
+        return self.inner.identity(path)
+
     def can_open_for_write(self, path: Path) -> bool:
         """Record and pass on."""
         self._note("can_open_for_write", path)
@@ -131,6 +143,6 @@ class RecordingFs(Generic[P]):
         return self.inner.write_all(path, noted(), go_on=go_on)
 
     def open_reader(self, path: Path) -> Reader:
-        """Record and pass on; the reads of the reader are not recorded."""
+        """Record and pass on; of the reader, `read_page` is recorded and the rest is not."""
         self._note("open_reader", path)
-        return self.inner.open_reader(path)
+        return WatchedReader(self.inner.open_reader(path), lambda: self._note("read_page", path))

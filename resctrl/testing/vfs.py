@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Self
 from resctrl.fs import WriteError
 from resctrl.testing.nodes import FileSystem, Lookup, Node, Refusal, fail, lookup
 from resctrl.testing.proc import filesystems, mountinfo, thread_dirs
+from resctrl.testing.tasks_text import PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -62,6 +63,10 @@ class _FakeReader:
         if not self._open:
             raise ValueError("the reader is closed")
         return self._fs._read(self._node, self._path)  # noqa: SLF001 - the reader is part of the fake
+
+    def read_page(self) -> str:
+        """Return the first page of the text as it is now."""
+        return self.read()[:PAGE_SIZE]
 
     def close(self) -> None:
         """Let the file go; the second time does nothing."""
@@ -178,6 +183,19 @@ class Vfs:
             if not node.is_dir:
                 fail(errno.ENOTDIR, path)
             return sorted(name for name, child in node.entries.items() if child.is_dir)
+
+    def read_child_files(self, path: Path) -> list[str]:
+        """Return the names of the files in a directory, sorted."""
+        with self._lock:
+            node = self._present(lookup(self._tree, path), path)
+            if not node.is_dir:
+                fail(errno.ENOTDIR, path)
+            return sorted(name for name, child in node.entries.items() if not child.is_dir)
+
+    def identity(self, path: Path) -> int:
+        """Return the inode number."""
+        with self._lock:
+            return self._find(path).number
 
     def can_open_for_write(self, path: Path) -> bool:
         """Open an existing file for writing and close it again."""
