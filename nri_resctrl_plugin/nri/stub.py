@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import structlog
 from attrs import frozen
 
+from nri_resctrl_plugin.nri.ahead import Said
 from nri_resctrl_plugin.nri.backoff import Backoff, Waits
 from nri_resctrl_plugin.nri.delivery import Delivery
 from nri_resctrl_plugin.nri.errors import ConnectionLostError, NriError, UnreachableError
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from structlog.typing import FilteringBoundLogger
+
+    from nri_resctrl_plugin.nri.ahead import Ahead
 
 __all__ = ["DEFAULT_SOCKET", "Backoff", "Handshake", "Link", "LinkState", "NriHandler", "NriStub"]
 
@@ -84,6 +87,7 @@ class NriStub:
         socket_path: Where the runtime listens.
         fd: An inherited connection, for a plugin that the runtime launched itself. It cannot be made again,
             so `run` returns at its end.
+        ahead: Who has spoken on an inherited connection already; in the place of `fd`.
         backoff: How long to wait before connecting again.
         reconnect: False: `run` raises at the first obstacle or the end of the connection.
         on_link: Called with each change of the connection.
@@ -101,6 +105,7 @@ class NriStub:
         idx: str,
         socket_path: Path = DEFAULT_SOCKET,
         fd: int | None = None,
+        ahead: Ahead | None = None,
         backoff: Backoff = _DEFAULT_BACKOFF,
         reconnect: bool = True,
         on_link: Callable[[Link], None] = _ignore,
@@ -109,7 +114,8 @@ class NriStub:
         self._handler = handler
         self._identity = Identity(name, idx)
         self._socket_path = socket_path
-        self._fd = fd
+        self._fd = ahead.fd if ahead is not None else fd
+        self._ahead = ahead
         self._waits = Waits(backoff)
         self._reconnect = reconnect
         self._on_link = on_link
@@ -159,8 +165,9 @@ class NriStub:
     async def _inherited(self) -> None:
         """Serve the one connection that there is."""
         assert self._fd is not None  # noqa: S101 - tells the type checker what `run` has found out
+        said = self._ahead.take() if self._ahead is not None else Said()
         try:
-            trunk = await Trunk.inherit(self._fd)
+            trunk = await Trunk.inherit(self._fd, said)
         except OSError as error:
             raise UnreachableError(f"descriptor {self._fd} is no connection to a runtime: {error}") from error
         try:

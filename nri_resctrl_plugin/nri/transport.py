@@ -10,6 +10,7 @@ Rules:
     1. The read loop never awaits a handler.
     2. One message is one write, under one lock; nobody else writes.
     3. When the connection ends, pending calls fail and the tasks that belong to it end.
+    4. What was said on a connection before it was taken over is heard here too, and not said again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from nri_resctrl_plugin.nri import mux, wire
+from nri_resctrl_plugin.nri.ahead import Said
 from nri_resctrl_plugin.nri.channel import Channel
 from nri_resctrl_plugin.nri.server import LatePolicy, Server
 
@@ -38,6 +40,7 @@ _READ_BYTES: Final = 1 << 18
 _STREAM_LIMIT: Final = 8 << 20  # one whole Synchronize message without stopping and starting the socket
 _CLOSE_SECONDS: Final = 1.0
 _CALLER_DECIDES: Final = LatePolicy()
+_NOTHING: Final = Said()
 
 StubT = TypeVar("StubT")
 
@@ -56,11 +59,16 @@ class Trunk:
     Args:
         reader: Bytes from the other side.
         writer: Bytes to it.
+        said: What has been said before, by `Ahead`.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, said: Said = _NOTHING
+    ) -> None:
         self._reader = reader
         self._writer = writer
+        self._received = said.received
+        self._spoken = set(said.spoken)
         self._lock = asyncio.Lock()
         self._mux = mux.MuxReader()
         self._ends: dict[int, Server | Channel] = {}
@@ -77,15 +85,19 @@ class Trunk:
         return cls(*await asyncio.open_unix_connection(path, limit=_STREAM_LIMIT))
 
     @classmethod
-    async def inherit(cls, fd: int) -> Trunk:
+    async def inherit(cls, fd: int, said: Said = _NOTHING) -> Trunk:
         """Take over one end of a socket pair that a runtime left open for us.
+
+        Args:
+            fd: The descriptor.
+            said: What has been said on it before.
 
         Raises:
             OSError: The descriptor is no socket.
         """
         sock = socket.socket(fileno=fd)
         sock.set_inheritable(False)
-        return cls(*await asyncio.open_unix_connection(sock=sock, limit=_STREAM_LIMIT))
+        return cls(*await asyncio.open_unix_connection(sock=sock, limit=_STREAM_LIMIT), said)
 
     def serve(
         self,
@@ -115,7 +127,9 @@ class Trunk:
             OSError: The socket failed.
         """
         try:
-            while data := await self._reader.read(_READ_BYTES):
+            received, self._received = self._received, b""
+            while data := received or await self._reader.read(_READ_BYTES):
+                received = b""
                 for conn, piece in self._mux.feed(data):
                     if (end := self._ends.get(conn)) is not None:
                         end.receive(piece)
@@ -128,6 +142,11 @@ class Trunk:
         return self._mux.at_boundary and all(end.at_boundary for end in self._ends.values())
 
     async def _send(self, conn: int, message: bytes) -> None:
+        if self._spoken:
+            said = (conn, int.from_bytes(message[4:8], "big"))  # ttrpc's header: length, then stream
+            if said in self._spoken:
+                self._spoken.discard(said)
+                return
         async with self._lock:
             self._writer.write(mux.frames(conn, message))
             await self._writer.drain()
