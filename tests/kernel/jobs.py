@@ -24,7 +24,17 @@ from tests.kernel.guest import GuestConfig
 from tests.kernel.vm import GuestRun
 from tests.worlds import Machine
 
-__all__ = ["FIDELITY", "JOBS", "SCENARIOS", "Fidelity", "Job", "Outcome", "Scenarios", "operations"]
+__all__ = [
+    "FIDELITY",
+    "JOBS",
+    "SCENARIOS",
+    "Fidelity",
+    "Job",
+    "Outcome",
+    "Scenarios",
+    "operations",
+    "patience",
+]
 
 _LIMIT: Final = 800.0
 _MACHINES: Final = {
@@ -70,9 +80,18 @@ class Outcome:
         return f"status {run.status} {run.reason}\n{run.text}\n{errors}\n{run.console}"
 
 
+def _factor() -> float:
+    return float(os.environ.get("RESCTRL_FIDELITY", "1"))
+
+
 def operations(count: int) -> int:
     """Return how many operations a fidelity job compares; RESCTRL_FIDELITY multiplies, for a long night."""
-    return int(count * float(os.environ.get("RESCTRL_FIDELITY", "1")))
+    return int(count * _factor())
+
+
+def patience(seconds: float) -> float:
+    """Return how long a fidelity job may take, from how long it may as it is written."""
+    return seconds * max(1.0, _factor())
 
 
 def _scenarios(machine: Machine) -> Job:
@@ -81,8 +100,9 @@ def _scenarios(machine: Machine) -> Job:
 
 
 def _fidelity(guest: GuestConfig, limbo: str, count: int, length: int = 400) -> Job:
-    command = ("python", "-m", "tests.kernel.fidelity", "--limbo", limbo)
-    return Job(guest, (*command, "--operations", str(operations(count)), "--length", str(length)))
+    command: tuple[str, ...] = ("python", "-m", "tests.kernel.fidelity", "--limbo", limbo)
+    command = (*command, "--operations", str(operations(count)), "--length", str(length))
+    return Job(guest, command, patience(_LIMIT))
 
 
 SCENARIOS: Final[Mapping[str, Machine]] = MappingProxyType(

@@ -8,7 +8,7 @@ import pytest
 
 from tests.kernel.fidelity.machine import LIMBO_MAY_DIFFER
 from tests.kernel.fidelity.operations import Kind
-from tests.kernel.jobs import FIDELITY, Fidelity, operations
+from tests.kernel.jobs import FIDELITY, Fidelity, operations, patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.kernel.image import Image
     from tests.kernel.jobs import Outcome
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(patience(1200))
 
 COMMON = {
     "create_dir": {"ok", "EEXIST", "EINVAL", "ENAMETOOLONG", "ENOENT", "ENOTDIR", "EPERM", "EROFS"},

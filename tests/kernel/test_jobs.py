@@ -11,7 +11,17 @@ from tests.kernel.fidelity.__main__ import as_json
 from tests.kernel.fidelity.machine import Difference, Report
 from tests.kernel.fidelity.operations import Kind, Operation
 from tests.kernel.image import Image
-from tests.kernel.jobs import FIDELITY, JOBS, SCENARIOS, Fidelity, Outcome, Scenarios, operations
+from tests.kernel.jobs import (
+    FIDELITY,
+    JOBS,
+    SCENARIOS,
+    Fidelity,
+    Outcome,
+    Scenarios,
+    _fidelity,
+    operations,
+    patience,
+)
 from tests.kernel.vm import GuestRun
 from tests.worlds import Machine
 
@@ -94,3 +104,13 @@ def test_a_long_night_is_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """RESCTRL_FIDELITY multiplies."""
     monkeypatch.setenv("RESCTRL_FIDELITY", "2.5")
     assert operations(1000) == 2500
+
+
+def test_a_longer_comparison_has_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What multiplies the operations multiplies the limits; a shorter one keeps the ordinary ones."""
+    for factor, operations_, seconds in (("20", 200_000, 16_000.0), ("0.1", 1_000, 800.0)):
+        monkeypatch.setenv("RESCTRL_FIDELITY", factor)
+        assert (operations(10_000), patience(800.0)) == (operations_, seconds)
+        job = _fidelity(JOBS["fidelity-none"].guest, "none", 10_000)
+        assert job.limit == seconds
+        assert str(operations_) in job.command
