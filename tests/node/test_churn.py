@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.node.kubelet import Kubelet
     from tests.node.node import Node
     from tests.node.program import Program
+    from tests.node.workloads import Workload
 
 LIFECYCLES: Final = 50
 AT_ONCE: Final = 3
@@ -63,6 +64,15 @@ class Churn:
         await self.program.synchronized(synchronized)
         self.serves = next(self._connections)
 
+    async def begin(self, pod: Pod, workload: Workload) -> str:
+        """Run a workload, and judge its first act if the program served all the while; returns its id."""
+        before = self.serves
+        container = await self.kubelet.run(pod, workload)
+        if before is not None and before == self.serves:
+            self.judged += 1
+            self._expect(pod, {workload.name: self.kubelet.first_group(container) or ""})
+        return container
+
     async def work(self) -> None:
         """Live one life after the other until all are lived."""
         for number in self._numbers:
@@ -92,11 +102,7 @@ class Churn:
         containers = {}
         for workload in crowd:
             async with self._calls:
-                before = self.serves
-                container = await self.kubelet.run(pod, workload)
-                if before is not None and before == self.serves:
-                    self.judged += 1
-                    self._expect(pod, {workload.name: self.kubelet.first_group(container) or ""})
+                container = await self.begin(pod, workload)
             if workload.threads:
                 containers[container] = workload
         await eventually(f"pod {pod.uid} is told complete", lambda: self._is_complete(pod, len(containers)))
@@ -143,13 +149,13 @@ async def test_nothing_leaks_and_nobody_strays(node: Node, program: Program, rec
         churn = Churn(node, kubelet, program)
         await churn.begin_to_serve()
         oldest = await kubelet.pod()
-        lasting = {oldest: [await kubelet.run(oldest, FORKS), await kubelet.run(oldest, QUIET)]}
+        lasting = {oldest: [await churn.begin(oldest, FORKS), await churn.begin(oldest, QUIET)]}
         workers = [asyncio.create_task(churn.work()) for _ in range(AT_ONCE)]
         try:
             await _after(KILL_RUNTIME_AFTER, churn, workers)
             await churn.kill_runtime()
             pod = await kubelet.pod()
-            lasting[pod] = [await kubelet.run(pod, FORKS)]
+            lasting[pod] = [await churn.begin(pod, FORKS)]
             await _after(KILL_PROGRAM_AFTER, churn, workers)
             await churn.kill_program()
             await _after(LIFECYCLES, churn, workers)

@@ -20,7 +20,9 @@ async def test_a_killed_program_comes_back_to_the_truth(node: Node, program: Pro
         program.start()
         await program.synchronized()
         stays, goes = await kubelet.pod(), await kubelet.pod()
-        old, _ = await kubelet.run(stays, FORKS), await kubelet.run(goes, QUIET)
+        old, gone = await kubelet.run(stays, FORKS), await kubelet.run(goes, QUIET)
+        assert kubelet.first_group(old) == node.group(stays).name
+        assert kubelet.first_group(gone) == node.group(goes).name
         await program.told(stays, "Exists 1/1")
         await program.told(goes, "Exists 1/1")
 
@@ -57,6 +59,8 @@ async def test_a_killed_runtime_is_connected_again(node: Node, program: Program)
         pod, old = await kubelet.pod(), await kubelet.pod()
         lives, ends = await kubelet.run(pod, FORKS), await kubelet.run(pod, QUIET)
         quiet = await kubelet.run(old, QUIET)
+        assert [kubelet.first_group(it) for it in (lives, ends)] == [node.group(pod).name] * 2
+        assert kubelet.first_group(quiet) == node.group(old).name
         await program.told(pod, "Exists 2/2")
         await program.told(old, "Exists 1/1")
 
