@@ -73,10 +73,15 @@ def sweep(name: str) -> list[str]:
 
 
 def sweep_abandoned() -> None:
-    """End what earlier runs left that were killed before they could sweep; their owner is dead."""
+    """End what earlier runs left that were killed before they could sweep; their owner is dead.
+
+    Anybody may make a directory of that name where temporary files are: another user's is not believed.
+    """
     for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError, ValueError):
-            if not observer.exists(int((directory / "owner").read_text())):
+            if directory.lstat().st_uid == os.geteuid() and not observer.exists(
+                int((directory / "owner").read_text())
+            ):
                 sweep(directory.name)
 
 
