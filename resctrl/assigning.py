@@ -122,6 +122,7 @@ class _Run:
         self._group = group
         self._rest = deque(tids)
         self._room = _PAGE
+        self._writing: Sequence[Tid] = ()
         self._failure: WriteError | None = None
         self._status = LastStatus()
 
@@ -130,7 +131,9 @@ class _Run:
         self._failure = failure
         if failure.errno not in _ABOUT_A_THREAD:
             return False
-        self._status = last_status(self._assigner.fs, self._assigner.root)
+        untold = self.done.refusal is None and failure.errno != errno.ESRCH
+        if len(self._writing) > 1 or untold:  # else nothing is to be learnt from it
+            self._status = last_status(self._assigner.fs, self._assigner.root)
         return True
 
     def chunks(self) -> Generator[bytes, None, None]:
@@ -138,14 +141,11 @@ class _Run:
         while self._rest:
             batch, size = self._next_batch()
             if len(batch) == 1:
-                yield from self._alone(batch[0])
-            elif (failure := (yield from self._write(batch))) is None:
-                self._assigner.lists = True
-                self.done.assigned.update(batch)
+                taken = yield from self._alone(batch[0])
             else:
-                yield from self._failed(batch, size, failure.errno)
-                continue
-            self._room = min(2 * self._room, _PAGE)
+                taken = yield from self._together(batch, size)
+            if taken:
+                self._room = min(2 * self._room, _PAGE)
 
     def _next_batch(self) -> tuple[list[Tid], int]:
         """Take as many threads as may go into the next list, at least one; return them, and its bytes."""
@@ -159,17 +159,23 @@ class _Run:
             size = longer
         return batch, size
 
-    def _failed(self, batch: list[Tid], size: int, number: int | None) -> Generator[bytes, None, None]:
-        """Go on after a list that failed."""
+    def _together(self, batch: list[Tid], size: int) -> Generator[bytes, None, bool]:
+        """Write several threads; return whether they were taken. If not, all but perhaps one come again."""
+        failure = yield from self._write(batch)
+        if failure is None:
+            self._assigner.lists = True
+            self.done.assigned.update(batch)
+            return True
         self._room = size // 2
-        if number == errno.ESRCH:
+        if failure.errno == errno.ESRCH:
             self._assigner.lists = True  # who does not take lists does not look for threads in one
         named = self._status.task
         self._rest.extendleft(tid for tid in reversed(batch) if tid != named)
         if named is not None and named in batch:
             yield from self._alone(Tid(named))
-        elif number == errno.EINVAL and self._assigner.lists is None:
+        elif failure.errno == errno.EINVAL and self._assigner.lists is None:
             yield from self._find_out()
+        return False
 
     def _find_out(self) -> Generator[bytes, None, None]:
         """Write threads alone until one of them decides whether this kernel takes lists."""
@@ -199,7 +205,7 @@ class _Run:
 
     def _write(self, tids: Sequence[Tid]) -> Generator[bytes, None, WriteError | None]:
         """Yield one write; return its failure, or None when the kernel took it."""
-        self._failure = None
+        self._writing, self._failure = tids, None
         yield b",".join(b"%d" % tid for tid in tids) + b"\n"
         return self._failure
 

@@ -11,7 +11,7 @@ Rules:
     4. Threads are written in lists, through one descriptor; what one that cannot be moved costs the others is
        in `resctrl.assigning`.
     5. Reading `tasks` walks every thread of the machine under the one lock of resctrl, so a reconcile does it
-       once.
+       once (`resctrl.reconciling`).
     6. The `tasks` of a control group is never written to: that would change the class of a thread.
 """
 
@@ -22,16 +22,14 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from resctrl.assigning import Assigner, checked
 from resctrl.errors import (
-    EmptyPidSetError,
     GroupNotFoundError,
     Operation,
     ResctrlError,
-    UnexpectedContentError,
     UnsupportedError,
     translate,
 )
 from resctrl.fs import FsProvider, RealFs
-from resctrl.inventory import capacity, list_groups, task_groups
+from resctrl.inventory import capacity, list_groups, task_groups, tasks_of
 from resctrl.model import (
     AssignmentResult,
     Capacity,
@@ -46,11 +44,12 @@ from resctrl.model import (
 from resctrl.mount import detect_support, ensure_mounted, not_mounted
 from resctrl.names import MON_GROUPS, control_dir, group_name, require_ours
 from resctrl.passes import Passes
+from resctrl.reconciling import reconcile
 from resctrl.status import last_status
 from resctrl.sweeping import sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from resctrl.model import TidSource
@@ -262,13 +261,7 @@ class Resctrl(Generic[P]):
             GroupNotFoundError: There is no such group.
             UnexpectedContentError: `tasks` holds something other than numbers.
         """
-        path = group / "tasks"
-        with translate(Operation.LIST_TASKS, group):
-            text = self._fs.read_text(path)
-        try:
-            return [Tid(int(line)) for line in text.splitlines()]
-        except ValueError as error:
-            raise UnexpectedContentError(Operation.LIST_TASKS, path, text) from error
+        return tasks_of(self._fs, group)
 
     def task_groups(self, tid: Tid) -> TaskGroups | None:
         """Return the groups that a thread is in; None if it is gone.
@@ -336,7 +329,7 @@ class Resctrl(Generic[P]):
         passes = Passes()
         try:
             require_ours(self._config, Operation.ASSIGN_TASKS, group)
-            return self._reconcile(group, source, max_passes, passes)
+            return reconcile(self._assigner, group, source, max_passes, passes)
         except ResctrlError as error:
             passes.explain(error)
             raise
@@ -368,41 +361,6 @@ class Resctrl(Generic[P]):
 
     def _place(self, control_group: str, operation: Operation) -> Path:
         return control_dir(self._config.root, control_group, operation) / MON_GROUPS
-
-    def _reconcile(self, group: Path, source: TidSource, max_passes: int, passes: Passes) -> ReconcileResult:
-        """Do what `reconcile_group` says; the account tells how far it came."""
-        while True:
-            live = self._listed(group, source)
-            new = passes.untried(live)
-            if not new or passes.count == max_passes:
-                break
-            self._write(group, passes, new)
-            passes.count += 1
-        again = passes.doubtful(live)
-        if again:
-            self._write(group, passes, again)
-        if not passes.assigned.isdisjoint(again):
-            live = self._listed(group, source)
-        inside = set(self.list_group_tasks(group))
-        missing = passes.missing(live, inside, lambda: checked(Operation.ASSIGN_TASKS, group, source()))
-        if passes.refusal is not None:
-            raise passes.refusal
-        return ReconcileResult(assigned=len(passes.assigned), missing=missing, passes=passes.count)
-
-    def _listed(self, group: Path, source: TidSource) -> list[Tid]:
-        """Ask the source, which has to list something."""
-        live = checked(Operation.ASSIGN_TASKS, group, source())
-        if not live:
-            raise EmptyPidSetError(Operation.ASSIGN_TASKS, group)
-        return live
-
-    def _write(self, group: Path, passes: Passes, tids: Sequence[Tid]) -> None:
-        """Write threads and take the outcome into the account."""
-        try:
-            passes.record(self._assigner.assign(group, tids))
-        except ResctrlError as error:
-            passes.broken_off = error
-            raise
 
     def _is_there(self, path: Path) -> bool:
         """Tell whether something is there, or may be: it cannot always be known."""

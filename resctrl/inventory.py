@@ -1,7 +1,7 @@
-"""What there is: which groups, how many RMIDs, and in which group a thread is. Nothing is changed.
+"""What there is: which groups, with which threads, and how many RMIDs. Nothing is changed.
 
-Owns: the listing of directories, and the reading of num_rmids and of /proc/<tid>/cpu_resctrl_groups. Must not
-know: pods.
+Owns: the listing of directories, and the reading of `tasks`, of num_rmids and of
+/proc/<tid>/cpu_resctrl_groups. Must not know: pods.
 
 Rules:
     1. What vanishes while it is looked at is left out.
@@ -23,7 +23,15 @@ from resctrl.names import KERNEL_DIRS, MON_GROUPS
 if TYPE_CHECKING:
     from resctrl.fs import FsProvider
 
-__all__ = ["capacity", "control_groups", "list_groups", "mon_groups", "require_mounted", "task_groups"]
+__all__ = [
+    "capacity",
+    "control_groups",
+    "list_groups",
+    "mon_groups",
+    "require_mounted",
+    "task_groups",
+    "tasks_of",
+]
 
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV})
 _PROC: Final = Path("/proc")
@@ -102,6 +110,17 @@ def capacity(fs: FsProvider, config: ResctrlConfig) -> Capacity:
         detail = "this machine cannot monitor (there is no info/L3_MON)"
         raise UnsupportedError(Operation.READ_CAPACITY, config.root, detail=detail)
     return Capacity(num_rmids=min(limits), in_use=1 + len(groups), ours=sum(group.ours for group in groups))
+
+
+def tasks_of(fs: FsProvider, group: Path) -> list[Tid]:
+    """Return the threads of a group: see `resctrl.Resctrl.list_group_tasks`."""
+    path = group / "tasks"
+    with translate(Operation.LIST_TASKS, group):
+        text = fs.read_text(path)
+    try:
+        return [Tid(int(line)) for line in text.splitlines()]
+    except ValueError as error:
+        raise UnexpectedContentError(Operation.LIST_TASKS, path, text) from error
 
 
 def task_groups(fs: FsProvider, config: ResctrlConfig, tid: Tid) -> TaskGroups | None:

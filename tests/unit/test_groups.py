@@ -376,14 +376,14 @@ def machine() -> Machine:
     return Machine()
 
 
-def test_every_thread_is_assigned_by_a_write_of_its_own(machine: Machine) -> None:
-    """One descriptor, one write(2) for each id, in plain decimal."""
+def test_threads_share_a_write(machine: Machine) -> None:
+    """One descriptor, one write(2) for as many ids as fit, in plain decimals."""
     tids = machine.threads(200)
     result = machine.resctrl.assign_tasks(machine.group, tids)
     assert result == AssignmentResult(assigned=200, missing=0)
     assert machine.fake.tasks_in(machine.group) == set(tids)
     assert machine.fs.count("write_all") == 1
-    assert machine.fs.written(TASKS) == [b"%d\n" % tid for tid in tids]
+    assert machine.fs.written(TASKS) == [b",".join(b"%d" % tid for tid in tids) + b"\n"]
 
 
 def test_nothing_to_assign(machine: Machine) -> None:
@@ -406,7 +406,6 @@ def test_the_dead_are_missing(machine: Machine) -> None:
     result = machine.resctrl.assign_tasks(machine.group, [dead[0], first, dead[1], dead[2], last])
     assert result == AssignmentResult(assigned=2, missing=3)
     assert machine.fake.tasks_in(machine.group) == {first, last}
-    assert machine.fs.count("read_text") == 0
 
 
 @pytest.mark.parametrize("wrong", [0, -1, -(2**40), 2**31, 2**40])
@@ -428,6 +427,7 @@ def test_a_thread_of_another_control_group(machine: Machine) -> None:
         machine.resctrl.assign_tasks(machine.group, [first, classed, dead, last])
     error = caught.value
     assert error.partial == AssignmentResult(assigned=2, missing=1)
+    assert error.refused == (classed,)
     assert error.kernel_status == "Can't move task to different control group"
     assert error.errno == errno.EINVAL
     assert isinstance(error.__cause__, OSError)
@@ -436,14 +436,14 @@ def test_a_thread_of_another_control_group(machine: Machine) -> None:
 
 
 def test_the_first_refusal_is_told(machine: Machine) -> None:
-    """With several refusals the first one is raised, with the sentence that belonged to it."""
-    tids = machine.threads(3)
-    machine.faulty.fail("write", errno.EPERM, nth=1)
-    machine.faulty.fail("write", errno.EINVAL, nth=3)
+    """With several refusals the first one is raised, with its sentence, and who all were refused."""
+    tids = [*machine.threads(1), machine.classed()]
+    machine.faulty.fail("write", errno.EPERM, times=2)  # the list, which nobody explains, and the first alone
     with pytest.raises(NoPermissionError) as caught:
         machine.resctrl.assign_tasks(machine.group, tids)
-    assert caught.value.partial == AssignmentResult(assigned=1, missing=0)
-    assert machine.faulty.unused() == 0
+    assert caught.value.partial == AssignmentResult(assigned=0, missing=0)
+    assert caught.value.refused == tuple(tids)
+    assert caught.value.kernel_status is None
 
 
 @pytest.mark.parametrize(
@@ -461,13 +461,15 @@ def test_what_concerns_the_group_ends_the_call(
 ) -> None:
     """Nothing is written after it, and what was done stays with the error."""
     first, second, last = machine.threads(3)
-    dead = machine.dead()
-    machine.faulty.fail("write", number, nth=4)
+    dead, classed = machine.dead(), machine.classed()
+    # the list, the dead one alone, a list of two, one that ends with the refused one, that one alone
+    machine.faulty.fail("write", number, nth=6)
     with pytest.raises(kind) as caught:
-        machine.resctrl.assign_tasks(machine.group, [first, dead, second, last])
-    # the dead one broke the first write_all, so its chunk and the two before the fault have been seen
+        machine.resctrl.assign_tasks(machine.group, [first, dead, second, classed, last])
     assert caught.value.partial == AssignmentResult(assigned=2, missing=1)
+    assert caught.value.refused == (classed,)
     assert machine.fake.tasks_in(machine.group) == {first, second}
+    assert machine.faulty.unused() == 0
 
 
 def test_a_group_that_is_not_there(machine: Machine) -> None:
@@ -480,12 +482,12 @@ def test_a_group_that_is_not_there(machine: Machine) -> None:
 
 def test_a_group_that_goes_away_meanwhile(machine: Machine) -> None:
     """A group that is removed between two writes is noticed, and no file is made in its place."""
-    tids = machine.threads(3)
+    tids = machine.threads(1000)
     machine.faulty.before("write", lambda _: machine.fake.remove_dir(machine.group), nth=2)
     with pytest.raises(GroupNotFoundError) as caught:
         machine.resctrl.assign_tasks(machine.group, tids)
     assert caught.value.errno == errno.ENODEV
-    assert caught.value.partial == AssignmentResult(assigned=1, missing=0)
+    assert caught.value.partial == AssignmentResult(assigned=819, missing=0)
     assert not machine.fake.exists(machine.group)
 
 

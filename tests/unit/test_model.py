@@ -55,7 +55,22 @@ def test_complete_means_nothing_is_missing(missing: int, complete: bool) -> None
 def test_the_public_names_are_those_of_all() -> None:
     """__all__ is sorted, and every name in it is there; nothing else public is lying about."""
     assert list(resctrl.__all__) == sorted(resctrl.__all__)
-    modules = {"errors", "fs", "groups", "model", "mount", "names", "passes", "testing", "annotations"}
+    modules = {
+        "assigning",
+        "errors",
+        "fs",
+        "groups",
+        "inventory",
+        "model",
+        "mount",
+        "names",
+        "passes",
+        "reconciling",
+        "status",
+        "sweeping",
+        "testing",
+        "annotations",
+    }
     public = {name for name in vars(resctrl) if not name.startswith("_")}
     assert set(resctrl.__all__) <= public <= set(resctrl.__all__) | modules
 

@@ -238,18 +238,25 @@ def test_a_refused_thread_stops_nobody(machine: Machine) -> None:
     with pytest.raises(TaskNotInParentError) as caught:
         machine.resctrl.reconcile_group(machine.group, listings([a, classed], [a, classed, b]))
     assert caught.value.partial == AssignmentResult(assigned=2, missing=0)
+    assert caught.value.refused == (classed,)
     assert machine.fake.tasks_in(machine.group) == {a, b}
-    assert machine.fs.written(TASKS).count(b"%d\n" % classed) == 1
+    assert machine.fs.written(TASKS) == [
+        b"%d,%d\n" % (a, classed),
+        *(b"%d\n" % tid for tid in (classed, a, b)),
+    ]
 
 
 def test_a_group_that_goes_away(machine: Machine) -> None:
     """A hard error ends it, with the sum of all passes so far."""
     a, b, c = machine.threads(3)
-    dead = machine.dead()
-    machine.faulty.fail("write", errno.ENODEV, nth=4)
+    dead, classed = machine.dead(), machine.classed()
+    # first pass: the list, dead, a; second pass: the list, classed, b, c
+    machine.faulty.fail("write", errno.ENODEV, nth=7)
     with pytest.raises(GroupNotFoundError) as caught:
-        machine.resctrl.reconcile_group(machine.group, listings([a, dead], [a, b, c]))
+        machine.resctrl.reconcile_group(machine.group, listings([a, dead], [a, b, classed, c]))
     assert caught.value.partial == AssignmentResult(assigned=2, missing=1)
+    assert caught.value.refused == (classed,)
+    assert machine.faulty.unused() == 0
 
 
 def test_a_group_that_goes_away_at_the_end(machine: Machine) -> None:
