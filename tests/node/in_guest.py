@@ -27,8 +27,8 @@ from tests.kernel.vm import GuestRun, run_guest
 __all__ = ["GUEST", "LaneRun", "Replay", "run_lane"]
 
 GUEST: Final = GuestConfig(num_rmids=64, num_closids=8, memory_mib=1024, decay_ms=300)
-"""Room for the churn's pods and their predecessors in limbo; fillers use it up where it must be short. A cache
-line stays for less than the limbo worker's second, so that the wait for it is that second."""
+"""Room for the churn's pods and their predecessors in limbo; fillers use it up where it must be short. A
+cache line stays for less than the limbo worker's second, so that the wait for it is that second."""
 PREFIX: Final = "guest-lane_"
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 LIMIT: Final = 2400.0
