@@ -1,0 +1,178 @@
+"""The program as it is deployed, in a process that watches it: `python -m benchmarks.inside SPEC run ...`.
+
+Owns: what is put in the place of the kernel, the watch over the event loop, the counts of system calls that
+the library asked for. Must not know: what is done with them, and anything that would cost memory by itself.
+
+Rules:
+    1. The program is started by its own entry point, with its own flags; nothing of it is left out.
+    2. The watch is a task of the program's own loop that wakes every millisecond. By how much it is late is
+       how long nothing else could run either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import resctrl
+from benchmarks.files import FilesFs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from resctrl.fs import Reader, WriteError
+
+T = TypeVar("T")
+
+BEAT: Final = 0.001
+
+
+class Counts:
+    """What happened since the last report.
+
+    Attributes:
+        calls: How often each call of the provider was made; for writes also how many chunks there were.
+        stall: The longest time by which the loop was late, seconds.
+        busy: How much of that the loop's own thread spent on a processor, seconds.
+    """
+
+    def __init__(self) -> None:
+        self.calls: dict[str, int] = {}
+        self.stall = 0.0
+        self.busy = 0.0
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Count calls."""
+        self.calls[name] = self.calls.get(name, 0) + number
+
+    async def watch(self) -> None:
+        """Measure by how much the loop is late, for ever."""
+        last, spent = time.perf_counter(), time.thread_time()
+        while True:
+            await asyncio.sleep(BEAT)
+            now, used = time.perf_counter(), time.thread_time()
+            if now - last - BEAT > self.stall:
+                self.stall, self.busy = now - last - BEAT, used - spent
+            last, spent = now, used
+
+    def report(self, path: Path) -> None:
+        """Leave a report, and begin anew."""
+        new = path.with_suffix(".new")
+        new.write_text(
+            json.dumps({"calls": self.calls, "stall": self.stall, "busy": self.busy}), encoding="ascii"
+        )
+        new.rename(path)
+        self.calls, self.stall, self.busy = {}, 0.0, 0.0
+
+
+class CountingFs(FilesFs):
+    """A provider that counts its calls."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self, root: Path, counts: Counts) -> None:
+        super().__init__(root)
+        self._counts = counts
+
+    def exists(self, path: Path) -> bool:
+        """Count and pass on."""
+        self._counts.count("stat")
+        return super().exists(path)
+
+    def create_dir(self, path: Path) -> None:
+        """Count and pass on."""
+        self._counts.count("mkdir")
+        super().create_dir(path)
+
+    def remove_dir(self, path: Path) -> None:
+        """Count and pass on."""
+        self._counts.count("rmdir")
+        super().remove_dir(path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Count and pass on."""
+        self._counts.count("rename")
+        super().rename(source, target)
+
+    def read_text(self, path: Path) -> str:
+        """Count and pass on; reading `tasks` is counted by itself."""
+        self._counts.count("read tasks" if path.name == "tasks" else "read others")
+        return super().read_text(path)
+
+    def read_child_dirs(self, path: Path) -> list[str]:
+        """Count and pass on."""
+        self._counts.count("list")
+        return super().read_child_dirs(path)
+
+    def can_open_for_write(self, path: Path) -> bool:
+        """Count and pass on."""
+        self._counts.count("try to open")
+        return super().can_open_for_write(path)
+
+    def write_all(
+        self, path: Path, chunks: Iterable[bytes], *, go_on: Callable[[WriteError], bool] | None = None
+    ) -> int:
+        """Count and pass on."""
+        self._counts.count("open to write")
+        written = super().write_all(path, chunks, go_on=go_on)
+        self._counts.count("write", written)
+        return written
+
+    def open_reader(self, path: Path) -> Reader:
+        """Count and pass on."""
+        self._counts.count("open reader")
+        return super().open_reader(path)
+
+
+def stand_in(root: Path, proc: Path, counts: Counts) -> None:
+    """Let whatever uses the real resctrl and the real procfs in this process use these instead."""
+    from nri_resctrl_plugin import cgroups  # noqa: PLC0415 - only once the interpreter's share is known
+
+    class Placed(CountingFs):
+        __slots__ = ()
+
+        def __init__(self) -> None:
+            super().__init__(root, counts)
+
+    resctrl.RealFs = Placed  # type: ignore[misc]
+    source = cgroups.CgroupPidSource.__init__
+    source.__defaults__ = (*(source.__defaults__ or ())[:1], proc)
+
+
+def watched(counts: Counts, report: Path) -> None:
+    """Put the watch into the next event loop; each SIGUSR1 asks for a report."""
+    run = asyncio.run
+
+    async def together(main: Coroutine[Any, Any, T]) -> T:
+        watch = asyncio.create_task(counts.watch())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, counts.report, report)
+        try:
+            return await main
+        finally:
+            watch.cancel()
+
+    def watched_run(main: Coroutine[Any, Any, T]) -> T:
+        return run(together(main))
+
+    asyncio.run = watched_run  # type: ignore[assignment]
+
+
+def main() -> int:
+    """Run the program."""
+    spec = json.loads(sys.argv.pop(1))
+    counts = Counts()
+    stand_in(Path(spec["resctrl"]), Path(spec["proc"]), counts)
+    if spec["report"]:
+        watched(counts, Path(spec["report"]))
+    from nri_resctrl_plugin.cli import main as program  # noqa: PLC0415 - as above
+
+    return program()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
