@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from resctrl.errors import CapacityError, Operation
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nri_resctrl_plugin.model import ContainerId, PodUid
 
 __all__ = [
+    "BudgetExceededError",
     "CgroupError",
     "CgroupPathError",
     "ConfigError",
@@ -20,6 +25,23 @@ __all__ = [
 
 class PluginError(Exception):
     """Base of the plugin's errors."""
+
+
+class BudgetExceededError(PluginError, CapacityError):
+    """There are as many groups of ours as `max_groups` allows. It lasts until one of them is deleted.
+
+    Attributes:
+        groups: How many there are.
+        max_groups: How many there may be.
+    """
+
+    default_hint: ClassVar[str | None] = "raise max_groups, or select fewer pods"
+
+    def __init__(self, path: Path, groups: int, max_groups: int) -> None:
+        self.groups = groups
+        self.max_groups = max_groups
+        detail = f"{groups} groups of ours are there, and max_groups is {max_groups}"
+        super().__init__(Operation.CREATE_GROUP, path, detail=detail)
 
 
 class PodNotFoundError(PluginError, LookupError):
