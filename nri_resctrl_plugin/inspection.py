@@ -1,0 +1,167 @@
+"""Seeing whether pods are as they are believed to be: who is astray, which group is lost, which pod is gone.
+
+Owns: what an audit reads, in which order, and what each sight means. Must not know: the pod table's rows,
+what is done about a finding. It blocks, and changes nothing: it is work for the worker.
+
+Rules:
+    1. A container's threads are listed first and the groups read after that: what is born in between belongs
+       to a group already, while the other way round each of those would look astray.
+    2. What looks astray is listed once more: it may have died in between. Nothing else is listed twice, no
+       thread is looked up in /proc, and the root's `tasks` are never read.
+    3. Each group is read once, and none where nothing can depend on it: then it is enough that it is there.
+    4. Gone needs a witness. A listing without threads, or one that fails, says nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from attrs import define, field, frozen
+
+from nri_resctrl_plugin.cgroups import CgroupWitness, PidSource
+from nri_resctrl_plugin.model import ContainerId
+from nri_resctrl_plugin.pods import Finding
+from resctrl import FsProvider, GroupNotFoundError, ResctrlError, Tid
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from nri_resctrl_plugin.model import ContainerCgroup, SandboxId
+    from nri_resctrl_plugin.pods import Inspect, InspectedContainer, LiveSandbox
+    from resctrl import Resctrl
+
+__all__ = ["Inspection", "ended_sandboxes", "inspect"]
+
+P = TypeVar("P", bound=FsProvider)
+
+
+@frozen
+class Inspection:
+    """What an inspection of one pod saw.
+
+    Attributes:
+        findings: What was found of each container.
+        lost: The main group is not there any more.
+        others: The further groups that are there.
+        threads_astray: How many threads were astray.
+        failures: What could not be seen, and why: a container, or None for the groups.
+    """
+
+    findings: tuple[tuple[ContainerId, Finding], ...] = ()
+    lost: bool = False
+    others: tuple[Path, ...] = ()
+    threads_astray: int = 0
+    failures: tuple[tuple[ContainerId | None, Exception], ...] = ()
+
+
+def inspect(resctrl: Resctrl[P], source: PidSource, asked: Inspect) -> Inspection:
+    """Look at a pod's groups and at the threads of its containers; raises nothing.
+
+    Args:
+        resctrl: Where the groups are.
+        source: Lists threads; says which cgroups are gone if it is a `CgroupWitness` too.
+        asked: The groups, the main one first, and the containers.
+    """
+    look = _Look(source)
+    listed = {each: look.threads_of(each) for each in asked.containers}
+    try:
+        groups = _members(resctrl, asked.groups, read=any(listed.values()))
+    except ResctrlError as error:
+        look.failures.append((None, error))
+        groups = dict.fromkeys(asked.groups, frozenset())
+        listed = {}
+    inside = frozenset[Tid]().union(*groups.values())
+    for each, threads in listed.items():
+        if threads:
+            look.judge(each, threads - inside)
+    main, *others = asked.groups
+    return Inspection(
+        findings=tuple(look.findings.items()),
+        lost=main not in groups,
+        others=tuple(group for group in others if group in groups),
+        threads_astray=look.threads_astray,
+        failures=tuple(look.failures),
+    )
+
+
+def ended_sandboxes(
+    source: PidSource, sandboxes: Iterable[LiveSandbox], unseen: Collection[ContainerCgroup]
+) -> list[SandboxId]:
+    """Return which sandboxes are surely gone, with all their containers, though no event told.
+
+    Args:
+        source: As for `inspect`; one that is no witness finds nothing gone.
+        sandboxes: Those that live as far as events told.
+        unseen: Cgroups that are to be looked at in any case: only what was seen can be missed later.
+    """
+    ended = []
+    for sandbox in sandboxes:
+        gone = sandbox.cgroup is not None and _is_gone(source, sandbox.cgroup)
+        answers = [_is_gone(source, each) for each in sandbox.containers if gone or each in unseen]
+        if gone and all(answers):
+            ended.append(sandbox.sandbox_id)
+    return ended
+
+
+def _members(resctrl: Resctrl[P], groups: Iterable[Path], *, read: bool) -> dict[Path, frozenset[Tid]]:
+    """Return the groups that are there and, if wanted, who is in each.
+
+    Raises:
+        ResctrlError: One cannot be read.
+    """
+    found: dict[Path, frozenset[Tid]] = {}
+    for group in groups:
+        with contextlib.suppress(GroupNotFoundError):
+            if read:
+                found[group] = frozenset(resctrl.list_group_tasks(group))
+            elif _may_be_there(resctrl, group):
+                found[group] = frozenset()
+    return found
+
+
+def _may_be_there(resctrl: Resctrl[P], group: Path) -> bool:
+    try:
+        return resctrl.fs.exists(group)
+    except OSError:
+        return True
+
+
+@define
+class _Look:
+    """What was seen of the containers so far."""
+
+    source: PidSource
+    findings: dict[ContainerId, Finding] = field(factory=dict)
+    threads_astray: int = 0
+    failures: list[tuple[ContainerId | None, Exception]] = field(factory=list)
+
+    def threads_of(self, container: InspectedContainer) -> frozenset[Tid]:
+        """List a container's threads; that there are none is a finding."""
+        threads = self._list(container)
+        gone = threads is not None and not threads and _is_gone(self.source, container.cgroup)
+        self.findings[container.container_id] = Finding.GONE if gone else Finding.UNKNOWN
+        return threads or frozenset()
+
+    def judge(self, container: InspectedContainer, outside: frozenset[Tid]) -> None:
+        """Say what it means that these threads were in none of the groups."""
+        again = self._list(container) if outside else None
+        astray = outside & again if again else frozenset[Tid]()
+        if astray:
+            self.findings[container.container_id] = Finding.ASTRAY
+            self.threads_astray += len(astray)
+        elif again or not outside:
+            self.findings[container.container_id] = Finding.COMPLETE
+
+    def _list(self, container: InspectedContainer) -> frozenset[Tid] | None:
+        """List threads; None where that fails."""
+        try:
+            return frozenset(self.source.thread_ids(container.cgroup))
+        except Exception as error:  # noqa: BLE001 - one that cannot be listed must not hide the others
+            self.failures.append((container.container_id, error))
+            return None
+
+
+def _is_gone(source: PidSource, cgroup: ContainerCgroup) -> bool:
+    return isinstance(source, CgroupWitness) and source.is_gone(cgroup)

@@ -1,0 +1,272 @@
+"""What an audit sees, in which order it looks, and what that costs."""
+
+from __future__ import annotations
+
+import errno
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nri_resctrl_plugin.errors import CgroupError
+from nri_resctrl_plugin.inspection import Inspection, ended_sandboxes, inspect
+from nri_resctrl_plugin.model import ContainerCgroup, ContainerId, PodUid, SandboxId
+from nri_resctrl_plugin.pods import Finding, Inspect, InspectedContainer, LiveSandbox
+from resctrl import Resctrl, ResctrlIOError, Tid
+from resctrl.testing import FakeFs, FakePidSource, FaultyFs, RecordingFs
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+
+class Pod:
+    """A pod with containers whose threads are in its group, on a fake machine."""
+
+    def __init__(self) -> None:
+        self.kernel = FakeFs()
+        self.faults = FaultyFs(self.kernel)
+        self.fs = RecordingFs(self.faults)
+        self.resctrl = Resctrl.with_provider(self.fs)
+        self.kernel.create_dir(self.kernel.root / "gold")
+        self.main = self.resctrl.create_group("a")
+        self.gold = self.resctrl.create_group("a", "gold")
+        self.pids = FakePidSource()
+        self.threads: dict[str, list[Tid]] = {}
+
+    def container(self, name: str, *, inside: int = 0, outside: int = 0) -> list[Tid]:
+        """Let a container have threads in the main group, and in none."""
+        tids = [self.kernel.spawn() for _ in range(inside + outside)]
+        self.resctrl.assign_tasks(self.main, tids[:inside])
+        self.threads[name] = tids
+        self.pids.follow(f"/{name}", lambda: list(self.threads[name]))
+        return tids
+
+    def inspect(self, *groups: Path) -> Inspection:
+        """Inspect all containers and begin a new record."""
+        containers = tuple(InspectedContainer(ContainerId(name), _cgroup(name)) for name in self.threads)
+        self.fs.forget()
+        self.pids.calls.clear()
+        return inspect(self.resctrl, self.pids, Inspect(PodUid("a"), groups or (self.main,), containers))
+
+    def calls(self) -> list[tuple[str, str]]:
+        """Return what was asked of the file system, without the root."""
+        root = str(self.kernel.root)
+        return [(call.operation, str(call.path).removeprefix(root)) for call in self.fs.calls]
+
+
+@pytest.fixture
+def it() -> Pod:
+    return Pod()
+
+
+def _cgroup(name: str) -> ContainerCgroup:
+    return ContainerCgroup(cgroups_path=f"/{name}")
+
+
+def found(seen: Inspection) -> dict[str, Finding]:
+    """Return the findings by container."""
+    return {str(name): finding for name, finding in seen.findings}
+
+
+# --- what it costs ---
+
+
+def test_with_nothing_changed_each_thing_is_read_once(it: Pod) -> None:
+    """Each container is listed once and each group read once; nothing else, and no thread is looked up."""
+    for name in ("c1", "c2", "c3"):
+        it.container(name, inside=4)
+    it.container("c4", inside=1)
+    it.kernel.write_all(it.kernel.root / "gold" / "tasks", [b"%d\n" % it.threads["c4"][0]])
+    it.resctrl.assign_tasks(it.gold, it.threads["c4"])
+    seen = it.inspect(it.main, it.gold)
+    assert seen == Inspection(
+        findings=tuple((ContainerId(name), Finding.COMPLETE) for name in ("c1", "c2", "c3", "c4")),
+        others=(it.gold,),
+    )
+    assert it.calls() == [
+        ("read_text", "/mon_groups/pod_a/tasks"),
+        ("read_text", "/gold/mon_groups/pod_a/tasks"),
+    ]
+    assert it.pids.calls == {f"/c{number}": 1 for number in range(1, 5)}
+
+
+def test_without_threads_no_group_is_read(it: Pod) -> None:
+    """Then it is enough that the groups are there."""
+    it.container("c1")
+    assert it.inspect(it.main, it.gold).lost is False
+    assert it.calls() == [("exists", "/mon_groups/pod_a"), ("exists", "/gold/mon_groups/pod_a")]
+
+
+def test_one_container_astray_costs_one_listing_more(it: Pod) -> None:
+    """Only the container that looks astray is listed again."""
+    it.container("c1", inside=2)
+    it.container("c2", inside=2, outside=1)
+    it.inspect()
+    assert it.pids.calls == {"/c1": 1, "/c2": 2}
+    assert len(it.calls()) == 1
+
+
+# --- what is found ---
+
+
+def test_threads_in_no_group_of_the_pod_are_astray(it: Pod) -> None:
+    """Executed from outside, or moved by another agent; counted, container by container."""
+    it.container("c1", inside=3)
+    it.container("c2", inside=1, outside=2)
+    it.container("c3", outside=4)
+    seen = it.inspect()
+    assert found(seen) == {"c1": Finding.COMPLETE, "c2": Finding.ASTRAY, "c3": Finding.ASTRAY}
+    assert (seen.threads_astray, seen.failures) == (6, ())
+
+
+def test_a_thread_born_while_it_is_looked_at_is_not_astray(it: Pod) -> None:
+    """It inherits the group: listed before the groups are read, it cannot seem to be outside."""
+    tids = it.container("c1", inside=2)
+    it.faults.before("read_text", lambda _: tids.append(it.kernel.spawn(tids[0])), path=it.main / "tasks")
+    assert found(it.inspect()) == {"c1": Finding.COMPLETE}
+    assert it.pids.calls == {"/c1": 1}
+
+
+def test_a_thread_that_dies_while_it_is_looked_at_is_not_astray(it: Pod) -> None:
+    """It was listed, and is in no group any more: a second listing tells."""
+    tids = it.container("c1", inside=2)
+    it.faults.before("read_text", lambda _: it.kernel.end(tids.pop()), path=it.main / "tasks")
+    assert found(it.inspect()) == {"c1": Finding.COMPLETE}
+
+
+def test_a_container_that_dies_while_it_is_looked_at_is_unknown(it: Pod) -> None:
+    """No thread is left to tell by."""
+    tids = it.container("c1", inside=1)
+    it.faults.before("read_text", lambda _: it.kernel.end(tids.pop()), path=it.main / "tasks")
+    seen = it.inspect()
+    assert (found(seen), seen.threads_astray) == ({"c1": Finding.UNKNOWN}, 0)
+
+
+def test_a_removed_cgroup_is_gone_and_an_empty_one_is_unknown(it: Pod) -> None:
+    """Only the witness says gone, of what was seen before; a source that is none never does."""
+    it.container("c1", inside=1)
+    it.container("c2")
+    it.inspect()
+    it.pids.remove("/c1")
+    assert found(it.inspect()) == {"c1": Finding.GONE, "c2": Finding.UNKNOWN}
+    blind = inspect(it.resctrl, _Blind(it.pids), _asked(it, "c1"))
+    assert found(blind) == {"c1": Finding.UNKNOWN}
+
+
+def test_a_container_that_cannot_be_listed_is_unknown_and_told(it: Pod) -> None:
+    """The others are found all the same; a second listing that fails says nothing either."""
+    it.container("c1", inside=1)
+    it.container("c2", inside=1, outside=1)
+    error = CgroupError("no")
+    it.pids.sequence("/c1", error)
+    it.pids.sequence("/c2", it.threads["c2"], error)
+    seen = it.inspect()
+    assert found(seen) == {"c1": Finding.UNKNOWN, "c2": Finding.UNKNOWN}
+    assert [name for name, _ in seen.failures] == ["c1", "c2"]
+
+
+@pytest.mark.parametrize(("inside", "removed"), [(0, True), (1, True), (1, False)])
+def test_a_main_group_that_is_not_there_is_lost(it: Pod, inside: int, removed: bool) -> None:
+    """With threads its file says so (ENODEV, where it goes while it is read), without any its directory."""
+    it.container("c1", inside=inside)
+    if removed:
+        it.kernel.remove_dir(it.main)
+    else:
+        it.faults.fail("read_text", errno.ENODEV)
+    seen = it.inspect(it.main, it.gold)
+    assert (seen.lost, seen.others) == (True, (it.gold,))
+    assert found(seen) == {"c1": Finding.ASTRAY if inside else Finding.UNKNOWN}
+
+
+def test_a_further_group_that_is_not_there_is_told(it: Pod) -> None:
+    """The main one is there, so nothing is lost but that one."""
+    it.container("c1", inside=1)
+    it.kernel.remove_dir(it.kernel.root / "gold")
+    seen = it.inspect(it.main, it.gold)
+    assert (seen.lost, seen.others, found(seen)) == (False, (), {"c1": Finding.COMPLETE})
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESRCH])
+def test_a_group_that_cannot_be_read_says_nothing(it: Pod, number: int) -> None:
+    """Nothing is lost, nobody is astray; only what is gone is known."""
+    it.container("c1", inside=1)
+    it.container("c2", inside=1)
+    it.inspect()
+    it.pids.remove("/c2")
+    it.faults.fail("read_text", number, times=math.inf)
+    it.faults.fail("exists", number, times=math.inf)
+    seen = it.inspect(it.main, it.gold)
+    assert (seen.lost, seen.others, seen.threads_astray) == (False, (it.gold,), 0)
+    assert found(seen) == {"c1": Finding.UNKNOWN, "c2": Finding.GONE}
+    assert [name for name, _ in seen.failures] == [None]
+
+
+def test_a_group_that_cannot_be_looked_for_is_not_lost(it: Pod) -> None:
+    """EACCES on the directory is no proof."""
+    it.container("c1")
+    it.faults.fail("exists", errno.EACCES)
+    assert it.inspect().lost is False
+
+
+def test_the_typed_error_is_kept(it: Pod) -> None:
+    """An agent can tell failures apart."""
+    it.container("c1", inside=1)
+    it.faults.fail("read_text", errno.EIO)
+    [(_, error)] = it.inspect().failures
+    assert isinstance(error, ResctrlIOError)
+
+
+# --- which pods are gone ---
+
+
+class _Blind:
+    """A source that is no witness."""
+
+    def __init__(self, pids: FakePidSource) -> None:
+        self._pids = pids
+
+    def thread_ids(self, container: ContainerCgroup) -> Collection[Tid]:
+        return self._pids.thread_ids(container)
+
+
+def _asked(it: Pod, name: str) -> Inspect:
+    return Inspect(PodUid("a"), (it.main,), (InspectedContainer(ContainerId(name), _cgroup(name)),))
+
+
+def _sandbox(*containers: str, own: bool = True) -> LiveSandbox:
+    cgroup = _cgroup("sandbox") if own else None
+    return LiveSandbox(SandboxId("s"), PodUid("u"), cgroup, tuple(_cgroup(each) for each in containers))
+
+
+def test_a_sandbox_is_gone_with_its_own_cgroup_and_all_containers() -> None:
+    """One of them that stands, or was never seen, keeps it."""
+    pids = FakePidSource()
+    sandbox = _sandbox("c1", "c2")
+    assert ended_sandboxes(pids, [sandbox], set(sandbox.containers)) == []
+    pids.remove("/sandbox")
+    assert ended_sandboxes(pids, [sandbox], ()) == []
+    pids.remove("/c1")
+    assert ended_sandboxes(pids, [sandbox], ()) == []
+    pids.remove("/c2")
+    assert ended_sandboxes(pids, [sandbox, _sandbox("never-seen")], ()) == ["s"]
+    pids.remove("/unseen")
+    assert ended_sandboxes(pids, [_sandbox("unseen")], ()) == []
+
+
+def test_a_living_sandbox_costs_one_look() -> None:
+    """Its containers are not asked for, but those that nobody has looked at yet."""
+    pids = FakePidSource()
+    ended_sandboxes(pids, [_sandbox("c1", "c2")], {_cgroup("c2")})
+    assert pids.looks == {"/sandbox": 1, "/c2": 1}
+
+
+def test_without_its_own_cgroup_or_a_witness_nothing_is_gone() -> None:
+    """Ignorance ends no pod."""
+    pids = FakePidSource()
+    for name in ("sandbox", "c1"):
+        pids.is_gone(_cgroup(name))
+        pids.remove(f"/{name}")
+    assert ended_sandboxes(pids, [_sandbox("c1", own=False)], ()) == []
+    assert ended_sandboxes(_Blind(pids), [_sandbox("c1")], ()) == []
+    assert ended_sandboxes(pids, [_sandbox()], ()) == ["s"]
