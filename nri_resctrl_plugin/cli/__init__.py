@@ -13,15 +13,18 @@ Rules:
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from nri_resctrl_plugin.cli.exits import Exit, Stop, complain, flush_standard_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from nri_resctrl_plugin.nri.ahead import Ahead
 
 __all__ = ["main"]
 
@@ -31,12 +34,18 @@ _GO_BOOLEAN: Final = re.compile(
 )
 
 
-def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    ahead: Ahead | None = None,
+) -> int:
     """Run the program.
 
     Args:
         argv: The arguments after the program's name; those of this process if None.
         environment: The environment.
+        ahead: Who has spoken to the runtime already, on the connection of a launched plugin.
 
     Returns:
         The exit status.
@@ -46,9 +55,9 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
         arguments = ["run"]
     options = _parser().parse_args(arguments)
     try:
-        return _command(options.command)(options, environment)
+        return _command(options.command, arguments, ahead)(options, environment)
     except Stop as stop:
-        complain(str(stop))
+        complain(str(stop), launched=ahead is not None)
         return stop.status
     except KeyboardInterrupt:
         return Exit.OK
@@ -56,7 +65,9 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
         flush_standard_error()
 
 
-def _command(name: str) -> Callable[[argparse.Namespace, Mapping[str, str]], int]:
+def _command(
+    name: str, arguments: Sequence[str], ahead: Ahead | None
+) -> Callable[[argparse.Namespace, Mapping[str, str]], int]:
     """Import a command (rule 3).
 
     Raises:
@@ -75,7 +86,19 @@ def _command(name: str) -> Callable[[argparse.Namespace, Mapping[str, str]], int
             Exit.UNSUPPORTED,
             f"{error.name} is not installed: the plugin needs the extra: pip install 'resctrl[nri]'",
         ) from error
-    return run
+
+    def parse(flags: Sequence[str]) -> argparse.Namespace:
+        return _parser(_Refusing).parse_args([name, *flags, *arguments[1:]])
+
+    return functools.partial(run, parse=parse, ahead=ahead)
+
+
+class _Refusing(argparse.ArgumentParser):
+    """Judges flags that stand in a file: whoever knows the file says where."""
+
+    def error(self, message: str) -> NoReturn:
+        argument, colon, why = message.partition(": ")
+        raise Stop(Exit.CONFIG, why if colon and argument.startswith("argument ") else message)
 
 
 def _two_dashes(argument: str) -> str:
@@ -87,8 +110,8 @@ def _two_dashes(argument: str) -> str:
     return f"--{go['name']}" if go["value"] == "true" else f"--no-{go['name']}"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser = kind(
         prog="nri-resctrl-plugin",
         description="Keeps one resctrl monitoring group per Kubernetes pod and tells how complete it is.",
         allow_abbrev=False,
@@ -133,9 +156,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output").add_argument
     group("--events", default="-", metavar="PATH", help="events as JSON Lines, - for standard output (-)")
     group("--control", metavar="PATH", help="open a control socket there: retries and the snapshot")
-    group(
-        "--log-format", choices=("text", "json"), default="text", help="of the log on standard error (text)"
-    )
+    group("--log-file", metavar="PATH", help="- for standard error, journal for the system's log (-; journal"
+          " where a runtime launched the program and standard error leads nowhere)")  # fmt: skip
+    group("--log-format", choices=("text", "json"), default="text", help="of the log (text)")
     group("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(info)")
 
 

@@ -8,6 +8,8 @@ import sys
 from enum import IntEnum
 from typing import TextIO
 
+from nri_resctrl_plugin.cli.journal import ERROR, Journal
+
 __all__ = ["Exit", "Stop", "complain", "flush_standard_error", "flush_standard_output"]
 
 
@@ -38,11 +40,20 @@ class Stop(Exception):  # noqa: N818 - not always an error: it carries how the p
         super().__init__(message)
 
 
-def complain(text: str) -> None:
-    """Say on standard error why the program ends, if anybody can hear it."""
+def complain(text: str, *, launched: bool = False) -> None:
+    """Say on standard error why the program ends, if anybody can hear it.
+
+    Args:
+        text: Why.
+        launched: A runtime launched the program: then it is said to the journal too.
+    """
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             print(f"nri-resctrl-plugin: {text}", file=sys.stderr)
+    if launched:
+        journal = Journal()
+        journal.send(ERROR, text)
+        journal.close()
 
 
 def flush_standard_output() -> None:

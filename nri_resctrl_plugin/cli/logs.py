@@ -1,23 +1,35 @@
-"""The program's log: structured, on standard error, text for people or JSON for machines.
+"""The program's log: structured, on standard error or elsewhere, text for people or JSON for machines.
 
 Owns: where records go. Must not know: who writes them.
 
 Rules:
     1. A record that cannot be written is lost and nothing else is: a full disk or a log reader that is gone
        must not become an error in the middle of a handler.
+    2. A file is only ever appended to, so that whoever rotates it may truncate it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
+import os
 import sys
-from typing import TextIO, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TextIO, cast
 
 import structlog
 
-__all__ = ["set_up_logs"]
+from nri_resctrl_plugin.cli.journal import PRIORITIES, Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["JOURNAL", "STANDARD_ERROR", "leads_nowhere", "set_up_logs"]
+
+STANDARD_ERROR: Final = "-"
+JOURNAL: Final = "journal"
 
 
 class _Lossy(io.TextIOBase):
@@ -45,14 +57,36 @@ class _Lossy(io.TextIOBase):
             return False
 
 
-def set_up_logs(style: str, level: str) -> None:
-    """Send every record of this process to standard error.
+class _JournalLogger:
+    """What structlog ends in: a rendered record goes to the system's log with its level."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def __getattr__(self, level: str) -> Callable[[str], None]:
+        return functools.partial(self._journal.send, PRIORITIES[level])
+
+
+def leads_nowhere(stream: TextIO | None) -> bool:
+    """Tell whether what is written there is lost: it is closed, or /dev/null."""
+    try:
+        return stream is None or os.fstat(stream.fileno()).st_rdev == Path(os.devnull).stat().st_rdev
+    except (OSError, ValueError):
+        return stream is None or stream.closed
+
+
+def set_up_logs(style: str, level: str, target: str = STANDARD_ERROR) -> None:
+    """Send every record of this process to one place.
 
     Args:
         style: "text" or "json".
         level: "debug", "info", "warning" or "error".
+        target: "-" for standard error, "journal", or a file, which is made where it is not there.
+
+    Raises:
+        OSError: The file cannot be opened; nothing was changed.
     """
-    stream = _Lossy(sys.stderr)
+    stream = _Lossy(_stream(target))
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if style == "json"
@@ -60,15 +94,27 @@ def set_up_logs(style: str, level: str) -> None:
             colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     )
-    processors: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts" if style == "json" else "timestamp"),
-    ]
+    processors: list[structlog.typing.Processor] = [structlog.processors.add_log_level]
+    if style == "json" or target != JOURNAL:  # the journal has a clock of its own
+        key = "ts" if style == "json" else "timestamp"
+        processors.append(structlog.processors.TimeStamper(fmt="iso", utc=True, key=key))
     if style == "json":
         processors.append(structlog.processors.format_exc_info)
+    journal = _JournalLogger(Journal()) if target == JOURNAL else None
     structlog.configure(
         processors=[*processors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", stream)),
+        logger_factory=(lambda *_: journal)
+        if journal is not None
+        else structlog.WriteLoggerFactory(file=cast("TextIO", stream)),
         cache_logger_on_first_use=False,
     )
+
+
+def _stream(target: str) -> TextIO | None:
+    if target == STANDARD_ERROR:
+        return sys.stderr
+    if target == JOURNAL:
+        return None
+    opened = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    return open(opened, "a", buffering=1, encoding="utf-8", errors="replace")  # noqa: PTH123 - for good

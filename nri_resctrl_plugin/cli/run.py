@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import structlog
-from attrs import define
+from attrs import define, evolve
 
+from nri_resctrl_plugin.cli.begin import begin
 from nri_resctrl_plugin.cli.exits import Exit, Stop, flush_standard_output
-from nri_resctrl_plugin.cli.logs import set_up_logs
-from nri_resctrl_plugin.cli.settings import settings
 from nri_resctrl_plugin.cli.sink import LineSink
 from nri_resctrl_plugin.control import ControlError, ControlServer
 from nri_resctrl_plugin.errors import ConfigError
 from nri_resctrl_plugin.jsonl import event_lines
+from nri_resctrl_plugin.nri.ahead import Ahead
 from nri_resctrl_plugin.nri.errors import ConnectionLostError, InvalidIdentityError, UnreachableError
 from nri_resctrl_plugin.nri.session import Identity
 from nri_resctrl_plugin.nri.stub import DEFAULT_SOCKET, Link, LinkState, NriStub
@@ -37,21 +37,30 @@ from resctrl import FsProvider, RealFs, Resctrl, ResctrlConfig, ResctrlError
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from structlog.typing import FilteringBoundLogger
 
     from nri_resctrl_plugin.config import ResctrlPluginConfig
+    from nri_resctrl_plugin.nri.messages import RuntimeInfo
 
 __all__ = ["run"]
 
 
-def run(options: Namespace, environment: Mapping[str, str]) -> int:
+def run(
+    options: Namespace,
+    environment: Mapping[str, str],
+    *,
+    parse: Callable[[Sequence[str]], Namespace],
+    ahead: Ahead | None = None,
+) -> int:
     """Serve until a signal comes.
 
     Args:
         options: The flags.
         environment: Where a runtime that launches us puts our identity and connection.
+        parse: Parses flags that come before those of the command line.
+        ahead: Who has spoken on that connection already; where nobody has, somebody will.
 
     Returns:
         The exit status.
@@ -59,9 +68,18 @@ def run(options: Namespace, environment: Mapping[str, str]) -> int:
     Raises:
         Stop: It cannot begin, or cannot go on.
     """
-    set_up_logs(options.log_format, options.log_level)
-    link = _link(options, environment)
-    config = settings(options, environment)
+    log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin")
+    ahead = ahead or _speak_ahead(environment)
+    options, config = begin(options, environment, parse, ahead)
+    try:
+        return _run(options, _link(options, environment, ahead), config)
+    except Stop as stop:
+        if ahead is not None:
+            log.error("ended", reason=str(stop))  # noqa: TRY400 - the reason says it all
+        raise
+
+
+def _run(options: Namespace, link: _Link, config: ResctrlPluginConfig) -> int:
     if options.cleanup_on_exit and not config.group_prefix:
         raise Stop(
             Exit.CONFIG, "--cleanup-on-exit with an empty group prefix would remove everybody's groups"
@@ -141,23 +159,40 @@ def _event_stream(target: str) -> Iterator[IO[str]]:
             stream.close()
 
 
-def _link(options: Namespace, environment: Mapping[str, str]) -> _Link:
-    """Read who we are and how to connect: a launched plugin is told both by the runtime."""
+def _speak_ahead(environment: Mapping[str, str]) -> Ahead | None:
+    """Register with the runtime that launched us, if one did."""
     inherited = environment.get("NRI_PLUGIN_SOCKET") or None
-    if inherited is not None and not inherited.isdecimal():
+    if inherited is None:
+        return None
+    if not inherited.isdecimal():
         raise Stop(Exit.USAGE, f"NRI_PLUGIN_SOCKET is {inherited!r}, not the number of a file descriptor")
+    ahead = Ahead(int(inherited), *_names(environment))
     try:
-        identity = Identity(
-            options.name or environment.get("NRI_PLUGIN_NAME") or "resctrl",
-            options.idx or environment.get("NRI_PLUGIN_IDX") or "10",
-        )
+        ahead.begin()
+    except OSError as error:
+        why = f"descriptor {inherited} is no connection to a runtime: {error.strerror}"
+        raise Stop(Exit.LOST, why) from error
+    return ahead
+
+
+def _names(environment: Mapping[str, str]) -> tuple[str, str]:
+    """Return name and index as a runtime tells them, or the defaults."""
+    return environment.get("NRI_PLUGIN_NAME") or "resctrl", environment.get("NRI_PLUGIN_IDX") or "10"
+
+
+def _link(options: Namespace, environment: Mapping[str, str], ahead: Ahead | None) -> _Link:
+    """Read who we are and how to connect: a launched plugin is told both by the runtime."""
+    name, idx = _names(environment)
+    try:
+        identity = Identity(options.name or name, options.idx or idx)
     except InvalidIdentityError as error:
         raise Stop(Exit.USAGE, str(error)) from error
     return _Link(
         identity,
         Path(options.socket_path) if options.socket_path else DEFAULT_SOCKET,
-        int(inherited) if inherited is not None else None,
+        ahead,
         reconnect=not options.exit_on_disconnect,
+        served=ahead is not None and ahead.settings(0.0) is not None,
     )
 
 
@@ -168,7 +203,7 @@ class _Link:
     Attributes:
         identity: Who registers.
         path: Where the runtime listens.
-        fd: The connection that the runtime made itself, if it did.
+        ahead: Who has spoken on the connection that the runtime made itself, if it did.
         reconnect: Whether another one follows.
         served: Whether a runtime has ever configured us.
         reason: Why there is no connection.
@@ -176,7 +211,7 @@ class _Link:
 
     identity: Identity
     path: Path
-    fd: int | None
+    ahead: Ahead | None
     reconnect: bool
     served: bool = False
     reason: str = ""
@@ -188,7 +223,7 @@ class _Link:
             name=self.identity.name,
             idx=self.identity.idx,
             socket_path=self.path,
-            fd=self.fd,
+            ahead=self.ahead,
             reconnect=self.reconnect,
             on_link=self._heard,
         )
@@ -196,6 +231,14 @@ class _Link:
     def _heard(self, news: Link) -> None:
         self.served = self.served or news.state is not LinkState.DOWN
         self.reason = news.reason
+
+
+class _Plugin(ResctrlPlugin[FsProvider]):
+    """The plugin, whose settings have been read: those of a launched one hold the program's flags as well."""
+
+    async def configure(self, runtime: RuntimeInfo) -> None:
+        """Take the runtime's time limit alone."""
+        await super().configure(evolve(runtime, config=""))
 
 
 async def _serve(
@@ -217,7 +260,7 @@ async def _serve(
 
     sink = LineSink(stream, reader_gone)
     async with contextlib.AsyncExitStack() as stack:
-        plugin = await stack.enter_async_context(ResctrlPlugin.with_resctrl(config, resctrl))
+        plugin = await stack.enter_async_context(_Plugin.with_resctrl(config, resctrl))
         stub = link.stub(plugin)
         stack.push_async_callback(stub.close)
         await _open_control(options, plugin, stack)

@@ -104,7 +104,7 @@ async def test_settings_and_list_before_anybody_takes_over(path: Path) -> None:
 
 @pytest.mark.parametrize("style", Style)
 def test_events_before_anybody_takes_over(path: Path, style: Style) -> None:
-    """An event is answered in time though nobody acts on it yet; then it is acted on, and not answered again."""
+    """An event is answered though nobody acts on it yet; then it is acted on, and not answered again."""
 
     @in_loop
     async def play() -> None:
@@ -136,7 +136,7 @@ async def test_an_event_that_is_not_due_is_answered_by_whoever_takes_over(
         await until(lambda: b"RunPodSandbox" in bytes(early._kept), "the event has arrived")
         gate = asyncio.Event()
         handler = RecordingHandler()
-        handler.hooks["run_pod_sandbox"] = lambda *_: gate.wait()  # type: ignore[assignment, return-value]
+        handler.hooks["run_pod_sandbox"] = lambda *_: gate.wait()  # type: ignore[assignment]
         async with served(early, handler):
             await until(lambda: "run_pod_sandbox" in handler.names, "it hears the event")
             assert not event.done()
