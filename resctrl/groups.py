@@ -63,6 +63,8 @@ _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV})
 _VFS_REFUSED: Final = frozenset({errno.ENOENT, errno.EPERM, errno.EACCES})
 # mkdir never clears last_cmd_status, and only these come with a sentence: else it tells of something older.
 _TOLD: Final = frozenset({errno.ENOSPC, errno.EBUSY})
+# A kernel before 6.5 refuses every rename without a word, and leaves what is older (rdtgroup_rename).
+_OF_A_MOVE: Final = ("Source ", "Destination ", "Cannot move ")
 _NO_CONTROL_HINT: Final = "whoever manages the control groups has removed it"
 
 
@@ -211,7 +213,7 @@ class Resctrl(Generic[P]):
                 raise _no_control_group(Operation.MOVE_GROUP, target, error) from error
             place = target if error.errno == errno.EEXIST else group
             told = error.errno == errno.EPERM
-            with translate(Operation.MOVE_GROUP, place, self._kernel_status if told else None):
+            with translate(Operation.MOVE_GROUP, place, self._move_status if told else None):
                 raise
         return target
 
@@ -384,6 +386,10 @@ class Resctrl(Generic[P]):
 
     def _kernel_status(self) -> str | None:
         return last_status(self._fs, self._config.root).sentence
+
+    def _move_status(self) -> str | None:
+        sentence = self._kernel_status()
+        return sentence if sentence is not None and sentence.startswith(_OF_A_MOVE) else None
 
 
 def _no_control_group(operation: Operation, path: Path, error: OSError) -> GroupNotFoundError:

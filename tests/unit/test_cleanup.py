@@ -24,10 +24,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def report(removed: int = 0, failures: int = 0, race: int = 0, foreign: int = 0) -> CleanupReport:
+def report(
+    removed: int = 0, failures: int = 0, race: int = 0, foreign: int = 0, kept: int = 0
+) -> CleanupReport:
     """Return a report."""
     return CleanupReport(
-        removed=removed, removal_failures=failures, removal_race=race, non_prefix_groups=foreign
+        removed=removed,
+        removal_failures=failures,
+        removal_race=race,
+        non_prefix_groups=foreign,
+        kept=kept,
     )
 
 
@@ -161,3 +167,106 @@ def test_a_second_sweep_finds_nothing() -> None:
     resctrl = Resctrl.with_provider(fs)
     resctrl.cleanup_all()
     assert resctrl.cleanup_all() == report(foreign=1)
+
+
+# Below control groups
+
+
+def test_below_control_groups_when_it_is_asked_for() -> None:
+    """Our groups below foreign control groups go as well, and nothing else there."""
+    fs = populated("gold", "iron", "gold/mon_groups/pod_a", "gold/mon_groups/x", "mon_groups/pod_b")
+    report_ = Resctrl.with_provider(fs).cleanup_all(below_control_groups=True)
+    assert report_ == report(removed=2, foreign=3)
+    assert fs.read_child_dirs(ROOT / "gold/mon_groups") == ["x"]
+    assert fs.read_child_dirs(MON) == []
+
+
+def test_what_goes_with_its_control_group_is_not_counted() -> None:
+    """A control group of ours takes its groups along with one rmdir."""
+    inner = populated("pod_ctrl", "pod_ctrl/mon_groups/pod_a", "pod_ctrl/mon_groups/x")
+    fs = RecordingFs(inner)
+    assert Resctrl.with_provider(fs).cleanup_all(below_control_groups=True) == report(removed=1)
+    assert fs.count("remove_dir") == 1
+
+
+def test_below_a_control_group_that_would_not_go() -> None:
+    """Where the control group of ours stays its groups are removed one by one."""
+    inner = populated("pod_ctrl", "pod_ctrl/mon_groups/pod_a", "pod_ctrl/mon_groups/x")
+    fs = FaultyFs(inner)
+    fs.fail("remove_dir", errno.EBUSY, path=ROOT / "pod_ctrl")
+    swept = Resctrl.with_provider(fs).cleanup_all(below_control_groups=True)
+    assert swept == report(removed=1, failures=1, foreign=1)
+
+
+def test_a_control_group_that_vanishes_from_below() -> None:
+    """Gone before its groups are listed: nothing to sweep there. Gone after that: a race for each of ours."""
+    inner = populated("gold", "iron", "gold/mon_groups/pod_a", "iron/mon_groups/pod_b")
+    fs = FaultyFs(inner)
+    fs.before("read_child_dirs", lambda path: inner.remove_dir(path.parent), path=ROOT / "gold/mon_groups")
+    fs.before(
+        "remove_dir", lambda path: inner.remove_dir(path.parents[1]), path=ROOT / "iron/mon_groups/pod_b"
+    )
+    swept = Resctrl.with_provider(fs).cleanup_all(below_control_groups=True)
+    assert swept == report(race=1, foreign=2)
+    assert fs.unused() == 0
+
+
+def test_a_control_group_that_cannot_be_looked_into() -> None:
+    """Not being able to look is an error there too, and nothing has been removed."""
+    inner = populated("gold", "mon_groups/pod_a")
+    fs = FaultyFs(inner)
+    fs.fail("read_child_dirs", errno.EIO, path=ROOT / "gold/mon_groups")
+    with pytest.raises(ResctrlIOError):
+        Resctrl.with_provider(fs).cleanup_all(below_control_groups=True)
+    assert inner.exists(MON / "pod_a")
+
+
+def test_below_control_groups_of_a_machine_that_cannot_monitor() -> None:
+    """There is nothing below them."""
+    fs = FakeFs(monitoring=False)
+    fs.create_dir(ROOT / "gold")
+    assert Resctrl.with_provider(fs).cleanup_all(below_control_groups=True) == report(foreign=1)
+
+
+# What is kept
+
+
+def test_what_is_kept_stays_wherever_it_stands() -> None:
+    """Groups are kept by name; the others go."""
+    fs = populated(
+        "gold", "gold/mon_groups/pod_a", "gold/mon_groups/pod_b", "mon_groups/pod_a", "mon_groups/pod_c"
+    )
+    swept = Resctrl.with_provider(fs).cleanup_all(below_control_groups=True, keep=["pod_a", "pod_x"])
+    assert swept == report(removed=2, foreign=1, kept=2)
+    assert fs.read_child_dirs(MON) == ["pod_a"]
+    assert fs.read_child_dirs(ROOT / "gold/mon_groups") == ["pod_a"]
+
+
+def test_to_keep_what_is_not_ours_changes_nothing() -> None:
+    """Without the prefix it is left alone anyhow, and counted as what it is."""
+    fs = populated("mon_groups/other", "mon_groups/pod_a", "gold")
+    assert Resctrl.with_provider(fs).cleanup_all(keep={"other", "gold"}) == report(removed=1, foreign=2)
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_a_control_group_that_holds_what_is_kept_stays(below: bool) -> None:
+    """To remove it would take the group that lives along, whatever else is swept."""
+    fs = populated("pod_ctrl", "pod_ctrl/mon_groups/pod_a", "pod_ctrl/mon_groups/pod_b", "pod_other")
+    swept = Resctrl.with_provider(fs).cleanup_all(below_control_groups=below, keep=["pod_a"])
+    assert fs.exists(ROOT / "pod_ctrl/mon_groups/pod_a")
+    assert fs.exists(ROOT / "pod_ctrl/mon_groups/pod_b") is not below
+    assert swept == (report(removed=2, kept=2) if below else report(removed=1, kept=1))
+
+
+def test_a_control_group_is_kept_by_its_own_name() -> None:
+    """A control group of ours may be wanted too."""
+    fs = populated("pod_ctrl", "pod_ctrl/mon_groups/pod_a")
+    swept = Resctrl.with_provider(fs).cleanup_all(below_control_groups=True, keep=["pod_ctrl"])
+    assert swept == report(removed=1, kept=1)
+
+
+def test_without_a_wish_control_groups_are_not_looked_into() -> None:
+    """The plain sweep lists the root and its mon_groups, also where control groups of ours are."""
+    fs = RecordingFs(populated("pod_ctrl", "pod_ctrl/mon_groups/pod_a"))
+    assert Resctrl.with_provider(fs).cleanup_all() == report(removed=1)
+    assert fs.count("read_child_dirs") == 2

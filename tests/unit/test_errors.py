@@ -12,6 +12,7 @@ from resctrl import (
     AssignmentResult,
     CapacityError,
     EmptyPidSetError,
+    GroupExistsError,
     GroupNotFoundError,
     InvalidGroupError,
     InvalidTidError,
@@ -45,6 +46,14 @@ MEANINGS: list[tuple[Operation, int, type[ResctrlError]]] = [
     (Operation.LIST_TASKS, errno.ENODEV, GroupNotFoundError),
     (Operation.DELETE_GROUP, errno.ENOENT, GroupNotFoundError),
     (Operation.DELETE_GROUP, errno.EBUSY, ResctrlIOError),
+    (Operation.MOVE_GROUP, errno.EEXIST, GroupExistsError),
+    (Operation.MOVE_GROUP, errno.ENOENT, GroupNotFoundError),
+    (Operation.MOVE_GROUP, errno.ENODEV, GroupNotFoundError),
+    (Operation.MOVE_GROUP, errno.EBUSY, ResctrlIOError),
+    (Operation.CREATE_GROUP, errno.EEXIST, ResctrlIOError),
+    (Operation.LIST_GROUPS, errno.ENOENT, ResctrlIOError),
+    (Operation.READ_TASK, errno.ESRCH, ResctrlIOError),
+    (Operation.READ_CAPACITY, errno.ENOENT, ResctrlIOError),
     (Operation.MOUNT, errno.ENODEV, UnsupportedError),
     (Operation.MOUNT, errno.EINVAL, UnsupportedError),
     (Operation.MOUNT, errno.ENOSYS, UnsupportedError),
@@ -121,12 +130,21 @@ def test_a_mount_point_that_is_not_there() -> None:
     assert caught.value.hint.startswith("the mount point does not exist")
 
 
+def test_a_group_that_will_not_move() -> None:
+    """EPERM of a rename is hardly ever about who asks: the hint names what it is about."""
+    cause = PermissionError(errno.EPERM, "refused")
+    with pytest.raises(NoPermissionError) as caught, translate(Operation.MOVE_GROUP, HERE):
+        raise cause
+    assert "monitors CPUs" in str(caught.value)
+
+
 def test_a_message_with_nothing_to_tell() -> None:
     """Everything but the operation can be absent."""
     error = ResctrlIOError(Operation.DETECT)
     assert str(error) == "cannot detect support"
     assert error.hint is None
     assert error.partial is None
+    assert error.refused == ()
 
 
 def test_a_message_with_details() -> None:
@@ -150,7 +168,7 @@ def test_wrong_arguments_are_value_errors_too(kind: type[ResctrlError]) -> None:
 
 def test_only_capacity_can_be_tried_again() -> None:
     """The flag is true of capacity, busy RMIDs included, and of nothing else."""
-    kinds: list[type[ResctrlError]] = [ResctrlError, *_all_subclasses(ResctrlError)]
+    kinds: set[type[ResctrlError]] = {ResctrlError, *_all_subclasses(ResctrlError)}
     assert {kind for kind in kinds if kind.retryable} == {CapacityError, RmidsBusyError}
     assert issubclass(RmidsBusyError, CapacityError)
 
@@ -168,5 +186,6 @@ def test_partial_counts_can_be_carried() -> None:
 
 
 def _all_subclasses(kind: type[ResctrlError]) -> set[type[ResctrlError]]:
-    direct = kind.__subclasses__()
+    """Return the library's own errors below one; whoever uses it may have more."""
+    direct = [below for below in kind.__subclasses__() if below.__module__ == "resctrl.errors"]
     return set(direct).union(*(_all_subclasses(one) for one in direct))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -237,6 +239,103 @@ def test_chunks_are_writes(fs: FakeFs) -> None:
     assert fs.tasks_in(MON / "m1") == {first}
     assert fs.write_all(MON / "m1/tasks", [chunks[0], chunks[2]]) == 2
     assert fs.tasks_in(MON / "m1") == {first, last}
+
+
+def test_going_on_after_a_failed_chunk(fs: FakeFs) -> None:
+    """K55: another write(2) through the same descriptor is as good as the one before it."""
+    first, dead, last = fs.spawn(), fs.spawn(), fs.spawn()
+    fs.end(dead)
+    failures: list[tuple[int | None, int]] = []
+
+    def go_on(failure: WriteError) -> bool:
+        failures.append((failure.errno, failure.written))
+        return failure.errno == errno.ESRCH
+
+    chunks = [b"%d\n" % tid for tid in (first, dead, last)]
+    assert fs.write_all(MON / "m1/tasks", chunks, go_on=go_on) == 2
+    assert fs.tasks_in(MON / "m1") == {first, last}
+    with pytest.raises(WriteError) as caught:
+        fs.write_all(MON / "m1/tasks", [chunks[0], b"-1", chunks[2]], go_on=go_on)
+    assert caught.value.written == 1
+    assert failures == [(errno.ESRCH, 1), (errno.EINVAL, 1)]
+
+
+def test_a_kernel_before_lists() -> None:
+    """K50: a list is EINVAL and leaves the status alone, as is a negative number; who failed is not told."""
+    fs = FakeFs(lists=False)
+    fs.create_dir(MON / "m1")
+    first, last, dead = fs.spawn(), fs.spawn(), fs.spawn()
+    fs.end(dead)
+    assert put(fs, MON / "m1", f"{dead}\n") == "ESRCH"
+    assert status(fs) == [f"No task {dead}"]
+    for text in (
+        f"{first},{last}",
+        f"{first},",
+        "-1",
+        "",
+        "\n",
+        "abc",
+        f"{first} {last}",
+        f"{first}\n{last}",
+    ):
+        assert put(fs, MON / "m1", text) == "EINVAL"
+    assert status(fs) == [f"No task {dead}"]
+    assert fs.tasks_in(MON / "m1") == set()
+    assert put(fs, MON / "m1", f" {first}\n") == put(fs, MON / "m1", f"0x{last:x}\0rest") == "ok"
+    assert status(fs) == ["ok"]
+    assert fs.tasks_in(MON / "m1") == {first, last}
+    assert put(fs, MON / "m1", " " * 4096 + "1") == "E2BIG"
+    fs.create_dir(ROOT / "c1")
+    put(fs, ROOT / "c1", f"{first}")
+    assert put(fs, MON / "m1", f"{first}") == "EINVAL"
+    assert status(fs) == ["Can't move task to different control group"]
+
+
+def test_where_a_thread_is(fs: FakeFs) -> None:
+    """K88: /proc/<tid>/cpu_resctrl_groups names the control group and the monitoring group."""
+
+    def of(tid: object) -> str:
+        text = fs.read_text(Path(f"/proc/{tid}/cpu_resctrl_groups"))
+        assert tid == "self" or text == fs.read_text(Path(f"/proc/{tid}/task/{tid}/cpu_resctrl_groups"))
+        return text
+
+    tid = fs.spawn()
+    assert of(tid) == of("self") == of(fs.self_tid) == "res:/\nmon:\n"
+    put(fs, MON / "m1", f"{tid}")
+    put(fs, MON / "m2", "0")
+    assert (of(tid), of("self")) == ("res:/\nmon:m1\n", "res:/\nmon:m2\n")
+    put(fs, ROOT / "c1", f"{tid}")
+    assert of(tid) == "res:c1\nmon:\n"
+    put(fs, N1, f"{tid}")
+    assert of(tid) == "res:c1\nmon:n1\n"
+    fs.rename(N1, ROOT / "c2/mon_groups/x")
+    assert of(tid) == "res:c2\nmon:x\n"
+    fs.unmount()
+    assert of(tid) == of(1) == "res:\nmon:\n"
+
+
+def test_where_a_dead_thread_was(fs: FakeFs) -> None:
+    """K89: there is no directory for it, nor for what is no plain number; a file held open says ESRCH."""
+    tid = fs.spawn()
+    path = Path(f"/proc/{tid}/cpu_resctrl_groups")
+    assert fs.exists(path.parent)
+    assert answer(fs.write_all, path, [b"1"]) == "EACCES"
+    with fs.open_reader(path) as reader:
+        assert reader.read() == "res:/\nmon:\n"
+        fs.end(tid)
+        assert answer(reader.read) == "ESRCH"
+    assert answer(fs.read_text, path) == "ENOENT"
+    for name in ("0", f"0{fs.self_tid}", "1.0", "-1", "1" * 11, "\u0661"):
+        assert not fs.exists(Path("/proc") / name)
+
+
+def test_a_kernel_that_does_not_tell_where_a_thread_is() -> None:
+    """K88: before 5.6 the directory is there, and the file is not."""
+    fs = FakeFs(proc_groups=False)
+    assert fs.exists(Path("/proc/1"))
+    assert fs.exists(Path("/proc/self/mountinfo"))
+    for name in ("1", "1/task/1", "self"):
+        assert not fs.exists(Path("/proc") / name / "cpu_resctrl_groups")
 
 
 def test_writing_to_a_removed_group(fs: FakeFs) -> None:

@@ -98,6 +98,44 @@ def test_the_nth_chunk(fs: FaultyFs[FakeFs]) -> None:
     assert fs.inner.tasks_in(MON / "a") == {tids[0]}
 
 
+def test_going_on_after_a_fault(fs: FaultyFs[FakeFs]) -> None:
+    """A scripted fault and a true one are both asked about, each with the number of chunks taken so far."""
+    tids = [fs.inner.spawn() for _ in range(3)]
+    chunks = [b"%d" % tids[0], b"%d" % tids[1], b"-1", b"%d" % tids[2]]
+    fs.fail("write", errno.EPERM, nth=2)
+    failures: list[tuple[int | None, int]] = []
+
+    def go_on(failure: WriteError) -> bool:
+        failures.append((failure.errno, failure.written))
+        return True
+
+    assert fs.write_all(MON / "a/tasks", chunks, go_on=go_on) == 2
+    assert failures == [(errno.EPERM, 1), (errno.EINVAL, 1)]
+    assert fs.inner.tasks_in(MON / "a") == {tids[0], tids[2]}
+
+
+@pytest.mark.parametrize("nth", [1, 3])
+def test_not_going_on_after_a_fault(fs: FaultyFs[FakeFs], nth: int) -> None:
+    """Who is asked and says no has the fault raised, wherever it came from."""
+    tids = [fs.inner.spawn() for _ in range(4)]
+    fs.fail("write", errno.EPERM, nth=nth)
+    asked: list[int | None] = []
+
+    def go_on(failure: WriteError) -> bool:
+        asked.append(failure.errno)
+        return failure.errno != errno.EPERM
+
+    with pytest.raises(WriteError) as caught:
+        fs.write_all(
+            MON / "a/tasks", [b"%d" % tids[0], b"-1", *(b"%d" % tid for tid in tids[1:])], go_on=go_on
+        )
+    assert (caught.value.errno, caught.value.written) == (errno.EPERM, int(nth > 1))
+    assert isinstance(caught.value.__cause__, OSError)
+    assert asked == [errno.EPERM] if nth == 1 else [errno.EINVAL, errno.EPERM]
+    fs.heal()
+    assert fs.write_all(MON / "a/tasks", [b"-1"], go_on=lambda _: True) == 0
+
+
 def test_a_true_failure_of_the_inner_one(fs: FaultyFs[FakeFs]) -> None:
     """What the inner provider refuses comes through unchanged."""
     tid = fs.inner.spawn()

@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from resctrl import FsProvider, RealFs, WriteError
 from tests.unit.fakes import answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -166,6 +170,53 @@ def test_a_short_write_is_an_error(fs: RealFs, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(WriteError) as caught:
         fs.write_all(file, [b"12345"])
     assert (caught.value.errno, caught.value.written) == (errno.EIO, 0)
+
+
+def test_going_on_after_a_failed_write(fs: RealFs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is asked may go on: with the next chunk, through the same descriptor, until it says no."""
+    file = tmp_path / "tasks"
+    file.touch()
+    seen: list[tuple[int, bytes]] = []
+    failures: list[tuple[int | None, int]] = []
+
+    def write(descriptor: int, data: bytes) -> int:
+        seen.append((descriptor, data))
+        if data.startswith(b"bad"):
+            raise ProcessLookupError(errno.ESRCH, "No such process")
+        return len(data)
+
+    def go_on(failure: WriteError) -> bool:
+        failures.append((failure.errno, failure.written))
+        return len(failures) < 3
+
+    monkeypatch.setattr(os, "write", write)
+    assert fs.write_all(file, [b"1", b"bad", b"2", b"bad"], go_on=go_on) == 2
+    with pytest.raises(WriteError) as caught:
+        fs.write_all(file, [b"3", b"bad again", b"4"], go_on=go_on)
+    assert (caught.value.errno, caught.value.written) == (errno.ESRCH, 1)
+    assert failures == [(errno.ESRCH, 1), (errno.ESRCH, 2), (errno.ESRCH, 1)]
+    assert [data for _, data in seen] == [b"1", b"bad", b"2", b"bad", b"3", b"bad again"]
+    assert len({descriptor for descriptor, _ in seen[:4]}) == 1
+
+
+def test_nobody_is_asked_about_the_open(fs: RealFs, tmp_path: Path) -> None:
+    """A file that cannot be opened takes no chunk at all."""
+    with pytest.raises(WriteError) as caught:
+        fs.write_all(tmp_path / "tasks", [b"1"], go_on=lambda _: pytest.fail("asked"))
+    assert (caught.value.errno, caught.value.written) == (errno.ENOENT, 0)
+
+
+def test_chunks_are_taken_one_by_one(fs: RealFs, tmp_path: Path) -> None:
+    """A chunk is asked for when the one before it has been written, so what it is may depend on that."""
+    file = tmp_path / "tasks"
+    file.touch()
+
+    def chunks() -> Iterator[bytes]:
+        yield b"first"
+        yield file.read_bytes()[::-1]
+
+    assert fs.write_all(file, chunks()) == 2
+    assert file.read_bytes() == b"firsttsrif"
 
 
 def test_writing_makes_no_file(fs: RealFs, tmp_path: Path) -> None:

@@ -65,6 +65,15 @@ def test_chunks_that_were_refused_are_recorded() -> None:
     assert fs.written(ROOT / "tasks") == chunks[:2]
 
 
+def test_chunks_after_a_refused_one_are_recorded() -> None:
+    """Where somebody goes on after a failure the record does too."""
+    fs = RecordingFs(FakeFs())
+    tid = fs.inner.spawn()
+    chunks = [b"-1", b"%d" % tid]
+    assert fs.write_all(ROOT / "tasks", chunks, go_on=lambda failure: failure.written == 0) == 1
+    assert fs.written(ROOT / "tasks") == chunks
+
+
 def test_the_record_is_a_copy() -> None:
     """Whoever holds a record does not see it grow."""
     fs = RecordingFs(FakeFs())
