@@ -59,7 +59,7 @@ A pod lives by its sandboxes. Two sandboxes of one uid share one group.
 """
 
 GROUPS = """\
-One pod, by its uid, and its group. At most one action is in flight: in the phases CREATING, RECONCILING,
+One pod, by its uid, and its group. At most one action is in flight: in the phases CREATING, WORKING,
 RETRYING, LEAVING and RETURNING.
 """
 

@@ -218,9 +218,9 @@ class PodTable(Questions):
             case DeleteGroup(), GroupKept():
                 triggers = [GroupTrigger.KEPT]
             case Reconcile(container_id=asked), TasksReconciled(container_id=answered) if asked == answered:
-                triggers = [*self._reconciled(fact), GroupTrigger.ENDED]
+                triggers = [GroupTrigger.ENDED, *self._reconciled(fact)]
             case Inspect(), PodInspected():
-                triggers = [*self._inspected(fact), GroupTrigger.ENDED]
+                triggers = [GroupTrigger.ENDED, *self._inspected(fact)]
             case _:
                 return  # late, or never asked for
         del state.in_flight[fact.pod_uid]
@@ -234,7 +234,8 @@ class PodTable(Questions):
         # The container may have gone since, and even have come back in another pod.
         if self.container_pod(fact.container_id) == fact.pod_uid:
             container = state.containers[fact.container_id]
-            container.homes = fact.homes if fact.complete else container.homes | fact.homes
+            homes = fact.homes if fact.complete else container.homes | fact.homes
+            container.homes = homes.intersection(pod.groups)
             end = ContainerTrigger.COMPLETE if fact.complete else ContainerTrigger.INCOMPLETE
             state.container(end, fact.container_id)
         return [GroupTrigger.MOVED] if news else []

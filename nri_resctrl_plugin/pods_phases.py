@@ -74,8 +74,7 @@ class GroupPhase(Enum):
     ABSENT = "no pod, no group, nothing to remember"
     CREATING = "the pod appeared and its first create is in flight; nothing is told yet"
     EXISTS = "the group is there and nothing is in flight"
-    RECONCILING = "the group is there and a container's reconcile is in flight"
-    INSPECTING = "the group is there, as far as is known, and an inspection is in flight"
+    WORKING = "the group is there, as far as is known, and a reconcile or an inspection is in flight"
     FAILED = "the create was refused; only a retry changes that"
     RETRYING = "Failed, and another create is in flight"
     LEAVING = "the pod is gone and an action is in flight: the delete, or one that must end before it"
@@ -94,9 +93,9 @@ class GroupTrigger(Enum):
     REFUSED = "GroupRefused"
     DELETED = "GroupDeleted"
     KEPT = "GroupKept"
-    MOVED = "TasksReconciled or PodInspected tells of other groups than were known; before ENDED"
-    LOST = "PodInspected: the main group is not there any more; before ENDED"
     ENDED = "TasksReconciled or PodInspected"
+    MOVED = "after ENDED: it told of other groups than were known"
+    LOST = "after ENDED: the main group is not there any more"
     WORK = "a container's attempt waits"
     RETRIED = "GroupRetried, or a repeated START of a container that is PARTIAL"
     ORPHAN_RETRIED = "OrphanRetried"
@@ -164,7 +163,7 @@ class ContainerEffect(Enum):
 
 # --- what phases mean to those who ask ---
 
-GROUP_EXISTS = frozenset({GroupPhase.EXISTS, GroupPhase.RECONCILING, GroupPhase.INSPECTING})
+GROUP_EXISTS = frozenset({GroupPhase.EXISTS, GroupPhase.WORKING})
 """The group state is Exists."""
 
 GROUP_FAILED = frozenset({GroupPhase.FAILED, GroupPhase.RETRYING})

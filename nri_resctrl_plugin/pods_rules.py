@@ -108,19 +108,16 @@ _GROUP_RULES = (
     GroupRule(_G.CREATING, _GT.CREATED, _G.EXISTS, (_GE.ANNOUNCE,)),
     GroupRule(_G.CREATING, _GT.REFUSED, _G.FAILED, (_GE.ANNOUNCE,)),
     GroupRule(_G.CREATING, _GT.GONE, _G.LEAVING),
-    # Containers get into the group one after the other.
-    GroupRule(_G.EXISTS, _GT.WORK, _G.RECONCILING, (_GE.RECONCILE,)),
+    # Containers get into the group one after the other, and an inspection takes its turn among them: so what
+    # it finds is true of groups and threads that nothing else was done to meanwhile.
+    GroupRule(_G.EXISTS, _GT.WORK, _G.WORKING, (_GE.RECONCILE,)),
+    GroupRule(_G.EXISTS, _GT.AUDITED, _G.WORKING, (_GE.INSPECT,)),
     GroupRule(_G.EXISTS, _GT.GONE, _G.LEAVING, (_GE.REMOVED, _GE.DELETE)),
-    GroupRule(_G.RECONCILING, _GT.MOVED, _G.RECONCILING, (_GE.ANNOUNCE,)),
-    GroupRule(_G.RECONCILING, _GT.ENDED, _G.EXISTS),
-    GroupRule(_G.RECONCILING, _GT.GONE, _G.LEAVING, (_GE.REMOVED,)),
-    # An inspection is taken for the truth about groups and threads that nothing else was done to meanwhile:
-    # so it has its own phase, in which attempts wait. A group that somebody removed is made again at once.
-    GroupRule(_G.EXISTS, _GT.AUDITED, _G.INSPECTING, (_GE.INSPECT,)),
-    GroupRule(_G.INSPECTING, _GT.MOVED, _G.INSPECTING, (_GE.ANNOUNCE,)),
-    GroupRule(_G.INSPECTING, _GT.LOST, _G.RETRYING, (_GE.ANNOUNCE, _GE.CREATE)),
-    GroupRule(_G.INSPECTING, _GT.ENDED, _G.EXISTS),
-    GroupRule(_G.INSPECTING, _GT.GONE, _G.LEAVING, (_GE.REMOVED,)),
+    GroupRule(_G.WORKING, _GT.ENDED, _G.EXISTS),
+    GroupRule(_G.WORKING, _GT.GONE, _G.LEAVING, (_GE.REMOVED,)),
+    GroupRule(_G.EXISTS, _GT.MOVED, _G.EXISTS, (_GE.ANNOUNCE,)),
+    # A group that somebody removed is made again at once: nobody refused it.
+    GroupRule(_G.EXISTS, _GT.LOST, _G.RETRYING, (_GE.ANNOUNCE, _GE.CREATE)),
     # A refused group waits for a retry, and so do its containers. A failed retry is not told.
     GroupRule(_G.FAILED, _GT.WORK, _G.FAILED, (_GE.GIVE_UP,)),
     GroupRule(_G.FAILED, _GT.RETRIED, _G.RETRYING, (_GE.CREATE,)),

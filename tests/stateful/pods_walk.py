@@ -19,10 +19,13 @@ from nri_resctrl_plugin.pods import (
     ContainerStarted,
     ContainerStopped,
     Fact,
+    Finding,
     GroupCreated,
     GroupDeleted,
     GroupRetried,
     OrphanRetried,
+    PodAudited,
+    PodInspected,
     PodRef,
     PodRemoved,
     PodStarted,
@@ -32,12 +35,13 @@ from nri_resctrl_plugin.pods import (
     Synchronized,
     TasksReconciled,
 )
+from tests.stateful.pods_ground import CLASSES
 from tests.stateful.pods_model import PodsWorld
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["CONTAINERS", "PODS", "SANDBOXES", "STEPS", "container", "walk"]
+__all__ = ["CONTAINERS", "PODS", "SANDBOXES", "STEPS", "VARIANTS", "container", "sandbox", "walk"]
 
 PODS = (PodUid("A"), PodUid("B"))
 SANDBOXES = {SandboxId("a1"): PODS[0], SandboxId("a2"): PODS[0], SandboxId("b1"): PODS[1]}
@@ -49,6 +53,8 @@ CONTAINERS: Homes = {
     ContainerId("w"): SandboxId("b1"),
 }
 STEPS = 40
+VARIANTS = 30
+"""How many ways there are for an action to end well or badly."""
 
 
 def container(
@@ -64,6 +70,12 @@ def container(
     return Container(container_id, sandbox_id, cgroup, started, monitored)
 
 
+def sandbox(sandbox_id: SandboxId, *, pid: int = 0) -> PodRef:
+    """A sandbox as the runtime tells of it: without its cgroup (no pid), or with it."""
+    cgroup = ContainerCgroup(cgroups_path=f"/pods/{sandbox_id}" if pid % 2 else "", pid=pid)
+    return PodRef(sandbox_id, SANDBOXES[sandbox_id], cgroup if pid else None)
+
+
 def walk(table: PodTable, seed: int) -> PodsWorld:
     """Walk a table through one world; an AssertionError tells where it is wrong.
 
@@ -77,6 +89,7 @@ def walk(table: PodTable, seed: int) -> PodsWorld:
     rng = Random(seed)  # noqa: S311 - a test's walk is to be repeatable, not secret
     steadiness = rng.choice((1.0, 0.3, 0.1))
     kinds = [*_POD_KINDS, *_CONTAINER_KINDS]
+    strife = rng.choice((0.0, 0.2, 0.4, 0.6))
     weights = [rng.choice((0.0, 1.0, 1.0, 4.0)) * steadiness for _ in _POD_KINDS]
     weights += [rng.choice((0.0, 1.0, 1.0, 4.0)) for _ in _CONTAINER_KINDS]
     weights[0] += 1.0  # nothing happens where no pod ever starts
@@ -93,19 +106,37 @@ def walk(table: PodTable, seed: int) -> PodsWorld:
     for _ in range(STEPS):
         if world.pending and rng.random() < ending:
             _end_an_action(rng, world, well, complete)
+        elif rng.random() < strife:
+            _meddle(rng, world)
         else:
             kind = rng.choices(kinds, weights)[0]
             if wander:
                 homes = _homes(rng)
             world.feed(kind(rng, homes, rng.choice(names)))
     world.drain()
+    world.reach_truth()
     return world
 
 
 def _end_an_action(rng: Random, world: PodsWorld, well: float, complete: float) -> None:
     pod_uid = rng.choice(sorted(world.pending))
     chance = complete if isinstance(world.pending[pod_uid][0], Reconcile) else well
-    world.finish(pod_uid, good=rng.random() < chance)
+    world.finish(pod_uid, good=rng.random() < chance, variant=rng.randrange(VARIANTS))
+
+
+def _meddle(rng: Random, world: PodsWorld) -> None:
+    """Let other hands do something on the ground, or an audit begin."""
+    kind, pod_uid, sandbox_id = rng.randrange(5), rng.choice(PODS), rng.choice(list(SANDBOXES))
+    if kind == 0:
+        world.feed(PodAudited(pod_uid))
+    elif kind == 1:
+        world.take_census()
+    elif kind == 2:
+        world.vanish(sandbox_id)
+    elif kind == 3:
+        world.lose_group(pod_uid, rng.randrange(3))
+    else:
+        world.meddle(rng.choice(list(CONTAINERS)), rng.choice((None, *CLASSES)), ends=rng.random() < 0.2)
 
 
 def _homes(rng: Random) -> Homes:
@@ -120,8 +151,8 @@ def _homes(rng: Random) -> Homes:
     )
 
 
-def _home(_: Random, homes: Homes, container_id: ContainerId) -> PodRef:
-    return PodRef(homes[container_id], SANDBOXES[homes[container_id]])
+def _home(rng: Random, homes: Homes, container_id: ContainerId) -> PodRef:
+    return sandbox(homes[container_id], pid=rng.randrange(4))
 
 
 def _container_started(rng: Random, homes: Homes, container_id: ContainerId) -> Fact:
@@ -137,7 +168,7 @@ def _container_started(rng: Random, homes: Homes, container_id: ContainerId) -> 
 
 
 def _synchronized(rng: Random, homes: Homes, _: ContainerId) -> Fact:
-    pods = [PodRef(sandbox_id, pod_uid) for sandbox_id, pod_uid in SANDBOXES.items() if rng.random() < 0.7]
+    pods = [sandbox(each, pid=rng.randrange(4)) for each in SANDBOXES if rng.random() < 0.7]
     containers = [
         container(
             container_id,
@@ -155,11 +186,16 @@ def _synchronized(rng: Random, homes: Homes, _: ContainerId) -> Fact:
 def _unasked(rng: Random, homes: Homes, container_id: ContainerId) -> Fact:
     """A completion that nobody asked for, unless by chance somebody did."""
     pod_uid = SANDBOXES[homes[container_id]]
+    found = Path("/groups/found"), Path("/groups/gold/found")
+    finding = rng.choice(list(Finding))
     return rng.choice(
         (
             GroupCreated(pod_uid, Path("/groups/found")),
             GroupDeleted(pod_uid),
             TasksReconciled(pod_uid, container_id, complete=True),
+            TasksReconciled(pod_uid, container_id, complete=True, groups=found, homes=frozenset(found)),
+            TasksReconciled(pod_uid, container_id, complete=True, groups=(), homes=frozenset(found)),
+            PodInspected(pod_uid, ((container_id, finding),), lost=rng.random() < 0.3, others=found),
         )
     )
 
@@ -172,6 +208,7 @@ _POD_KINDS: tuple[Callable[[Random, Homes, ContainerId], Fact], ...] = (
     _unasked,
     lambda _, homes, name: GroupRetried(SANDBOXES[homes[name]]),
     lambda _, homes, name: OrphanRetried(SANDBOXES[homes[name]]),
+    lambda _, homes, name: PodAudited(SANDBOXES[homes[name]]),
 )
 _CONTAINER_KINDS: tuple[Callable[[Random, Homes, ContainerId], Fact], ...] = (
     _container_started,

@@ -19,12 +19,15 @@ from nri_resctrl_plugin.pods import (
     ContainerStarted,
     ContainerStopped,
     Fact,
+    Finding,
     GroupCreated,
     GroupDeleted,
     GroupKept,
     GroupRefused,
     GroupRetried,
     OrphanRetried,
+    PodAudited,
+    PodInspected,
     PodRef,
     PodRemoved,
     PodStarted,
@@ -42,8 +45,9 @@ from nri_resctrl_plugin.pods_rules import (
     RULES,
     GroupRule,
 )
+from tests.stateful.pods_ground import CLASSES
 from tests.stateful.pods_model import PodsWorld
-from tests.stateful.pods_walk import CONTAINERS, PODS, SANDBOXES, container
+from tests.stateful.pods_walk import CONTAINERS, PODS, SANDBOXES, VARIANTS, container, sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,12 +69,17 @@ def _words(draw: st.DrawFn, *, started: st.SearchStrategy[bool]) -> Container:
     return container(container_id, sandbox_id, pid=draw(_pids), started=draw(started), monitored=monitored)
 
 
+_refs = st.builds(lambda sandbox_id, pid: sandbox(sandbox_id, pid=pid), _sandboxes, st.integers(0, 3))
+_paths = st.sampled_from([Path("/groups/found"), Path("/groups/gold/found"), Path("/groups/lead/found")])
+_groups = st.lists(_paths, max_size=3).map(tuple)
+_findings = st.lists(st.tuples(_containers, st.sampled_from(Finding)), max_size=4).map(tuple)
 _completions = st.one_of(
-    st.builds(GroupCreated, _pods, st.just(Path("/groups/found"))),
+    st.builds(GroupCreated, _pods, _paths, _groups),
     st.builds(GroupRefused, _pods, st.just("stray")),
     st.builds(GroupDeleted, _pods),
     st.builds(GroupKept, _pods),
-    st.builds(TasksReconciled, _pods, _containers, st.booleans()),
+    st.builds(TasksReconciled, _pods, _containers, st.booleans(), st.none() | _groups, st.frozensets(_paths)),
+    st.builds(PodInspected, _pods, _findings, st.booleans(), st.none() | _groups),
 )
 
 
@@ -83,10 +92,10 @@ class PodsMachine(RuleBasedStateMachine):
         super().__init__()
         self.world = PodsWorld(type(self).new_table())
 
-    @rule(sandbox_id=_sandboxes)
-    def run_pod_sandbox(self, sandbox_id: SandboxId) -> None:
+    @rule(pod=_refs)
+    def run_pod_sandbox(self, pod: PodRef) -> None:
         """RUN_POD_SANDBOX, the first or again."""
-        self.world.feed(PodStarted(PodRef(sandbox_id, SANDBOXES[sandbox_id])))
+        self.world.feed(PodStarted(pod))
 
     @rule(sandbox_id=_sandboxes)
     def stop_pod_sandbox(self, sandbox_id: SandboxId) -> None:
@@ -98,10 +107,10 @@ class PodsMachine(RuleBasedStateMachine):
         """REMOVE_POD_SANDBOX, after a stop or without one."""
         self.world.feed(PodRemoved(sandbox_id))
 
-    @rule(word=_words(started=st.booleans()), with_pod=st.booleans())
-    def start_container(self, word: Container, *, with_pod: bool) -> None:
+    @rule(word=_words(started=st.booleans()), with_pod=st.booleans(), pid=st.integers(0, 3))
+    def start_container(self, word: Container, pid: int, *, with_pod: bool) -> None:
         """START_CONTAINER, the first or again, with its pod or without."""
-        pod = PodRef(word.sandbox_id, SANDBOXES[word.sandbox_id])
+        pod = sandbox(word.sandbox_id, pid=pid)
         self.world.feed(ContainerStarted(word, pod if with_pod else None))
 
     @rule(container_id=_containers)
@@ -115,13 +124,12 @@ class PodsMachine(RuleBasedStateMachine):
         self.world.feed(ContainerRemoved(container_id))
 
     @rule(
-        sandboxes=st.lists(_sandboxes, max_size=4),
+        pods=st.lists(_refs, max_size=4),
         words=st.lists(_words(started=st.booleans()), max_size=4),
     )
-    def synchronize(self, sandboxes: list[SandboxId], words: list[Container]) -> None:
+    def synchronize(self, pods: list[PodRef], words: list[Container]) -> None:
         """Synchronize, listing anything."""
-        pods = tuple(PodRef(sandbox_id, SANDBOXES[sandbox_id]) for sandbox_id in sandboxes)
-        self.world.feed(Synchronized(pods, tuple(words)))
+        self.world.feed(Synchronized(tuple(pods), tuple(words)))
 
     @rule(pod_uid=_pods)
     def retry_group(self, pod_uid: PodUid) -> None:
@@ -138,12 +146,37 @@ class PodsMachine(RuleBasedStateMachine):
         """The agent retries an orphan."""
         self.world.feed(OrphanRetried(pod_uid))
 
+    @rule(pod_uid=_pods)
+    def audit_pod(self, pod_uid: PodUid) -> None:
+        """The agent audits a pod."""
+        self.world.feed(PodAudited(pod_uid))
+
+    @rule()
+    def take_census(self) -> None:
+        """The agent looks for sandboxes that ended without a word."""
+        self.world.take_census()
+
+    @rule(sandbox_id=_sandboxes)
+    def vanish(self, sandbox_id: SandboxId) -> None:
+        """A sandbox ends without a word."""
+        self.world.vanish(sandbox_id)
+
+    @rule(pod_uid=_pods, which=st.integers(0, 2))
+    def lose_group(self, pod_uid: PodUid, which: int) -> None:
+        """Somebody removes a group."""
+        self.world.lose_group(pod_uid, which)
+
+    @rule(container_id=_containers, group_class=st.sampled_from([None, *CLASSES]), ends=st.booleans())
+    def meddle(self, container_id: ContainerId, group_class: str | None, *, ends: bool) -> None:
+        """Somebody takes threads out of their group or class; perhaps they end without a word."""
+        self.world.meddle(container_id, group_class, ends=ends)
+
     @precondition(lambda self: self.world.pending)
-    @rule(pick=st.integers(0, len(PODS) - 1), good=st.booleans())
-    def end_an_action(self, pick: int, *, good: bool) -> None:
+    @rule(pick=st.integers(0, len(PODS) - 1), good=st.booleans(), variant=st.integers(0, VARIANTS - 1))
+    def end_an_action(self, pick: int, variant: int, *, good: bool) -> None:
         """One of the actions in flight ends."""
         pending = sorted(self.world.pending)
-        self.world.finish(pending[pick % len(pending)], good=good)
+        self.world.finish(pending[pick % len(pending)], good=good, variant=variant)
 
     @rule(completion=_completions)
     def hear_of_an_end(self, completion: Fact) -> None:
@@ -151,8 +184,9 @@ class PodsMachine(RuleBasedStateMachine):
         self.world.feed(completion)
 
     def teardown(self) -> None:
-        """Everything in flight ends well, and the rest is judged."""
+        """Everything in flight ends well, and the rest is judged; then an audit must reach the truth."""
         self.world.drain()
+        self.world.reach_truth()
 
 
 @pytest.mark.timeout(600)  # the profile `full` runs 2,000 examples

@@ -180,6 +180,8 @@ def makes_no_difference(mutant: Mutant) -> bool:
             return True  # its turn comes last: all that changed is told by then
         case phase, trigger, "RETRY_GROUP" if phase in GROUP_NOT_FAILED:
             return trigger != "GIVEN_UP"
+        case ContainerPhase.PARTIAL, "FOUND_COMPLETE" | "FOUND_ASTRAY" | "FOUND_GONE", "RETRY_GROUP":
+            return True  # it is found while the group Exists, and lost only after that
         case _:
             return False
 
