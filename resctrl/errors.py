@@ -54,6 +54,8 @@ class Operation(Enum):
     LIST_TASKS = "list tasks"
     READ_TASK = "read the groups of a task"
     READ_CAPACITY = "read the capacity"
+    READ_GROUP = "read group"
+    READ_INFO = "read info"
     SWEEP = "sweep groups"
     MOUNT = "mount resctrl"
     DETECT = "detect support"
@@ -234,7 +236,11 @@ def _meaning(operation: Operation, number: int) -> type[ResctrlError]:  # noqa: 
         case Operation.ASSIGN_TASKS if number == _errno.EINVAL:
             return TaskNotInParentError
         case (
-            Operation.ASSIGN_TASKS | Operation.LIST_TASKS | Operation.DELETE_GROUP | Operation.MOVE_GROUP
+            Operation.ASSIGN_TASKS
+            | Operation.LIST_TASKS
+            | Operation.DELETE_GROUP
+            | Operation.MOVE_GROUP
+            | Operation.READ_GROUP
         ) if number in _GONE:
             return GroupNotFoundError
         case Operation.MOVE_GROUP if number == _errno.EEXIST:

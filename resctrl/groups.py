@@ -52,7 +52,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from pathlib import Path
 
+    from resctrl.info import ResctrlInfo
     from resctrl.model import TidSource
+    from resctrl.monitoring import GroupReading
 
 __all__ = ["Resctrl"]
 
@@ -237,6 +239,37 @@ class Resctrl(Generic[P]):
             ResctrlError: A directory or info/ cannot be read.
         """
         return capacity(self._fs, self._config)
+
+    def info(self) -> ResctrlInfo:
+        """Return what resctrl tells of itself: features, numbers of RMIDs and CLOSIDs, how it is mounted.
+
+        What a kernel does not have is None or empty; files that are new to this library are kept as text.
+
+        Raises:
+            NotMountedError: resctrl is not mounted at the root.
+            ResctrlError: info/ cannot be listed.
+        """
+        from resctrl.info import read_info  # noqa: PLC0415 - who never asks is spared the module
+
+        return read_info(self._fs, self._config)
+
+    def read_group(self, group: Path) -> GroupReading:
+        """Read every counter of a group, ours or not: a monitoring group, a control group, or the root.
+
+        Each counter tells a value or why it has none; one that cannot be read costs the others nothing. A
+        control group's counters include those of its monitoring groups. Whoever reads many groups again and
+        again takes a `Sampler`.
+
+        Raises:
+            InvalidGroupError: No group can stand there.
+            GroupNotFoundError: There is no such group.
+            NotMountedError: resctrl is not mounted at the root.
+            UnsupportedError: This machine cannot monitor.
+            ResctrlError: The group cannot be listed.
+        """
+        from resctrl.counters import read_group  # noqa: PLC0415 - as above
+
+        return read_group(self._fs, self._config, group)
 
     def delete_group(self, group: Path) -> None:
         """Remove a group of ours, or find it gone. Its threads fall back to the parent control group.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from resctrl.fs import FsProvider
 
-__all__ = ["MountEntry", "detect_support", "ensure_mounted", "is_mounted", "parse_mountinfo"]
+__all__ = ["MountEntry", "detect_support", "ensure_mounted", "is_mounted", "mount_at", "parse_mountinfo"]
 
 _MOUNTINFO: Final = Path("/proc/self/mountinfo")
 _FILESYSTEMS: Final = Path("/proc/filesystems")
@@ -47,11 +47,15 @@ class MountEntry:
             of a part.
         mount_point: Where it is mounted, in the reader's root.
         fs_type: Type of the file system.
+        options: Of this mount.
+        fs_options: Of the file system, wherever it is mounted.
     """
 
     root: str
     mount_point: Path
     fs_type: str
+    options: tuple[str, ...] = ()
+    fs_options: tuple[str, ...] = ()
 
 
 def _unescape(field: str) -> str:
@@ -70,19 +74,34 @@ def parse_mountinfo(text: str) -> Iterator[MountEntry]:
         before, after = left.split(" "), right.split(" ")
         if not separator or len(before) < _FIELDS_BEFORE_OPTIONAL or len(after) < _FIELDS_AFTER_SEPARATOR:
             continue
-        yield MountEntry(_unescape(before[3]), Path(_unescape(before[4])), _unescape(after[0]))
+        yield MountEntry(
+            _unescape(before[3]),
+            Path(_unescape(before[4])),
+            _unescape(after[0]),
+            tuple(_unescape(before[5]).split(",")),
+            tuple(_unescape(after[2]).split(",")),
+        )
 
 
-def _resctrl_mounts(fs: FsProvider) -> list[Path]:
+def _resctrl_mounts(fs: FsProvider) -> dict[Path, MountEntry]:
     """Return where a whole resctrl can be reached; what another mount covers is left out."""
     top: dict[Path, MountEntry] = {}
     for entry in parse_mountinfo(fs.read_text(_MOUNTINFO)):
         top[entry.mount_point] = entry  # a later mount on the same directory hides the earlier one
-    return [point for point, entry in top.items() if entry.fs_type == _FS_TYPE and entry.root == "/"]
+    return {point: entry for point, entry in top.items() if entry.fs_type == _FS_TYPE and entry.root == "/"}
 
 
 def _kernel_knows_resctrl(fs: FsProvider) -> bool:
     return any(line.split("\t")[-1] == _FS_TYPE for line in fs.read_text(_FILESYSTEMS).splitlines())
+
+
+def mount_at(fs: FsProvider, root: Path) -> MountEntry | None:
+    """Return how resctrl is mounted at `root`, or None where it is not.
+
+    Raises:
+        OSError: mountinfo cannot be read.
+    """
+    return _resctrl_mounts(fs).get(root)
 
 
 def is_mounted(fs: FsProvider, root: Path) -> bool:
@@ -102,7 +121,7 @@ def detect_support(fs: FsProvider, root: Path) -> SupportInfo:
         ResctrlError: /proc cannot be read.
     """
     with translate(Operation.DETECT, _MOUNTINFO):
-        mounts = _resctrl_mounts(fs)
+        mounts = list(_resctrl_mounts(fs))
     with translate(Operation.DETECT, _FILESYSTEMS):
         kernel_support = _kernel_knows_resctrl(fs)
     mounted = root in mounts

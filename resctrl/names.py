@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from resctrl.errors import Operation
     from resctrl.model import ResctrlConfig
 
-__all__ = ["KERNEL_DIRS", "MON_GROUPS", "control_dir", "group_name", "require_ours"]
+__all__ = ["KERNEL_DIRS", "MON_GROUPS", "control_dir", "group_name", "require_group", "require_ours"]
 
 MON_GROUPS: Final = "mon_groups"
 """The directory that holds the monitoring groups of a control group."""
@@ -27,6 +27,7 @@ KERNEL_DIRS: Final = frozenset({"info", "mon_data", MON_GROUPS})
 
 _NO_NAMES: Final = KERNEL_DIRS | {".", ".."}
 _CONTROL_HINT: Final = "it is the name of a directory at the root, or '' for the default group"
+_GROUP_HINT: Final = "Resctrl.list_groups() tells which groups there are"
 _VERBATIM: Final = re.compile(r"(?!h-)[A-Za-z0-9_-]{1,63}")
 _HASH_DIGITS: Final = 32
 
@@ -72,3 +73,17 @@ def require_ours(config: ResctrlConfig, operation: Operation, group: Path) -> No
         raise InvalidGroupError(operation, group, detail=detail)
     if ".." in group.parts:
         raise InvalidGroupError(operation, group, detail="the path contains '..'")
+
+
+def require_group(root: Path, operation: Operation, group: Path) -> None:
+    """Refuse a path at which no group can stand, whosever it is; the root itself is the default group.
+
+    Raises:
+        InvalidGroupError: It is elsewhere, or one of the kernel's own directories.
+    """
+    holder = group.parent
+    control = holder.parent if holder.name == MON_GROUPS else group
+    stands = control == root or (control.parent == root and control.name not in _NO_NAMES)
+    if not stands or ".." in group.parts or "\0" in str(group):
+        detail = f"no group can stand there; the root of resctrl is {str(root)!r}"
+        raise InvalidGroupError(operation, group, detail=detail, hint=_GROUP_HINT)
