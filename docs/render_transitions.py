@@ -24,12 +24,7 @@ from nri_resctrl_plugin.pods_phases import (
     SandboxPhase,
     SandboxTrigger,
 )
-from nri_resctrl_plugin.pods_rules import (
-    RULES,
-    ContainerRule,
-    GroupRule,
-    SandboxRule,
-)
+from nri_resctrl_plugin.pods_rules import RULES, ContainerRule, GroupRule, SandboxRule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -56,18 +56,10 @@ from nri_resctrl_plugin.pods_facts import (
     Synchronized,
     TasksReconciled,
 )
-from nri_resctrl_plugin.pods_phases import (
-    ContainerTrigger,
-    GroupTrigger,
-    SandboxPhase,
-    SandboxTrigger,
-)
+from nri_resctrl_plugin.pods_phases import ContainerTrigger, GroupTrigger, SandboxPhase, SandboxTrigger
 from nri_resctrl_plugin.pods_questions import Questions
 from nri_resctrl_plugin.pods_records import ContainerRecord, SandboxRecord
-from nri_resctrl_plugin.pods_rules import (
-    RULES,
-    Rules,
-)
+from nri_resctrl_plugin.pods_rules import RULES, Rules
 from nri_resctrl_plugin.pods_state import State, start_trigger
 
 __all__ = [

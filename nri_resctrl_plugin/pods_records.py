@@ -19,9 +19,7 @@ from attrs import define, evolve, field
 
 from nri_resctrl_plugin.events import Exists, Failed, PodResctrlAddOrUpdate
 from nri_resctrl_plugin.model import ContainerCgroup, ContainerId, PodUid, SandboxId
-from nri_resctrl_plugin.pods_facts import (
-    Container,
-)
+from nri_resctrl_plugin.pods_facts import Container
 from nri_resctrl_plugin.pods_phases import (
     CONTAINER_STATES,
     COUNTED,

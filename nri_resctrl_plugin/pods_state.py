@@ -44,13 +44,8 @@ from nri_resctrl_plugin.pods_phases import (
 from nri_resctrl_plugin.pods_records import ContainerRecord, PodRecord, SandboxRecord
 
 if TYPE_CHECKING:
-    from nri_resctrl_plugin.pods_facts import (
-        Container,
-        PodRef,
-    )
-    from nri_resctrl_plugin.pods_rules import (
-        Rules,
-    )
+    from nri_resctrl_plugin.pods_facts import Container, PodRef
+    from nri_resctrl_plugin.pods_rules import Rules
 
 __all__ = ["State", "Turn", "start_trigger"]
 

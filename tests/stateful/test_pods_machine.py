@@ -36,15 +36,8 @@ from nri_resctrl_plugin.pods import (
     Synchronized,
     TasksReconciled,
 )
-from nri_resctrl_plugin.pods_phases import (
-    GroupEffect,
-    GroupPhase,
-    GroupTrigger,
-)
-from nri_resctrl_plugin.pods_rules import (
-    RULES,
-    GroupRule,
-)
+from nri_resctrl_plugin.pods_phases import GroupEffect, GroupPhase, GroupTrigger
+from nri_resctrl_plugin.pods_rules import RULES, GroupRule
 from tests.stateful.pods_ground import CLASSES
 from tests.stateful.pods_model import PodsWorld
 from tests.stateful.pods_walk import CONTAINERS, PODS, SANDBOXES, VARIANTS, container, sandbox

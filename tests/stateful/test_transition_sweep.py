@@ -17,13 +17,7 @@ from nri_resctrl_plugin.pods_phases import (
     SandboxEffect,
     SandboxPhase,
 )
-from nri_resctrl_plugin.pods_rules import (
-    RULES,
-    ContainerRule,
-    GroupRule,
-    Rules,
-    SandboxRule,
-)
+from nri_resctrl_plugin.pods_rules import RULES, ContainerRule, GroupRule, Rules, SandboxRule
 from tests.stateful.pods_walk import walk
 
 if TYPE_CHECKING:

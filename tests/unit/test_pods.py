@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,14 +10,10 @@ from nri_resctrl_plugin import pods, pods_actions, pods_facts
 from nri_resctrl_plugin.events import (
     Exists,
     Failed,
-    PodResctrlAddOrUpdate,
-    PodResctrlEvent,
     PodResctrlRemoved,
 )
-from nri_resctrl_plugin.model import ContainerCgroup, ContainerId, ContainerState, PodUid, SandboxId
+from nri_resctrl_plugin.model import ContainerCgroup, ContainerState, PodUid, SandboxId
 from nri_resctrl_plugin.pods import (
-    Action,
-    Container,
     ContainerRemoved,
     ContainerRetried,
     ContainerStarted,
@@ -33,6 +28,8 @@ from nri_resctrl_plugin.pods import (
     GroupRefused,
     GroupRetried,
     OrphanRetried,
+    PodAudited,
+    PodInspected,
     PodRef,
     PodRemoved,
     PodStarted,
@@ -42,71 +39,26 @@ from nri_resctrl_plugin.pods import (
     Synchronized,
     TasksReconciled,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-A, B = PodUid("A"), PodUid("B")
-A1, A2, B1 = PodRef(SandboxId("a1"), A), PodRef(SandboxId("a2"), A), PodRef(SandboxId("b1"), B)
-X, Y, Z = ContainerId("x"), ContainerId("y"), ContainerId("z")
-PATH = Path("/groups/pod_A")
-
-
-def word(
-    container_id: ContainerId = X,
-    pod: PodRef = A1,
-    *,
-    started: bool = True,
-    monitored: bool = False,
-    cgroup: ContainerCgroup | None = None,
-) -> Container:
-    cgroup = cgroup or ContainerCgroup(cgroups_path=f"/{container_id}")
-    return Container(container_id, pod.sandbox_id, cgroup, started, monitored)
-
-
-def start(container_id: ContainerId = X, pod: PodRef = A1) -> ContainerStarted:
-    return ContainerStarted(word(container_id, pod))
-
-
-def table_after(*facts: Fact) -> PodTable:
-    table = PodTable()
-    for fact in facts:
-        table.apply(fact)
-    return table
-
-
-def running(*facts: Fact) -> PodTable:
-    """A table with pod A and its group, after more facts."""
-    return table_after(PodStarted(A1), GroupCreated(A, PATH), *facts)
-
-
-def events(actions: Iterable[Action]) -> list[PodResctrlEvent]:
-    return [action.event for action in actions if isinstance(action, Emit)]
-
-
-def works(actions: Iterable[Action]) -> list[Action]:
-    return [action for action in actions if not isinstance(action, Emit)]
-
-
-def reconcile(
-    container_id: ContainerId = X,
-    cgroup: ContainerCgroup | None = None,
-    *groups: Path,
-    movable: Iterable[Path] = (PATH,),
-) -> Reconcile:
-    """The attempt of a container of pod A; as long as it is alone at home, the group may move with it."""
-    main, *others = groups or (PATH,)
-    cgroup = cgroup or ContainerCgroup(cgroups_path=f"/{container_id}")
-    return Reconcile(A, container_id, main, cgroup, tuple(others), frozenset(movable))
-
-
-def exists(total: int, reconciled: int) -> PodResctrlAddOrUpdate:
-    return PodResctrlAddOrUpdate(A, Exists(PATH), total, reconciled)
-
-
-def failed(total: int) -> PodResctrlAddOrUpdate:
-    return PodResctrlAddOrUpdate(A, Failed(), total, 0)
-
+from tests.pods_support import (
+    A1,
+    A2,
+    B1,
+    PATH,
+    A,
+    B,
+    X,
+    Y,
+    Z,
+    events,
+    exists,
+    failed,
+    reconcile,
+    running,
+    start,
+    table_after,
+    word,
+    works,
+)
 
 # --- a pod appears ---
 
@@ -671,6 +623,8 @@ def test_gone_while_retrying() -> None:
         GroupRetried(PodUid("?")),
         ContainerRetried(Z),
         OrphanRetried(PodUid("?")),
+        PodAudited(PodUid("?")),
+        PodInspected(PodUid("?"), ()),
         GroupCreated(PodUid("?"), PATH),
         Synchronized((), ()),
     ],
@@ -691,6 +645,8 @@ def test_questions_about_nothing() -> None:
     assert table.container_pod(X) is None
     assert not table.attempt_pending(X)
     assert (table.failed_pods(), table.partial_containers(), table.orphans()) == ((), (), ())
+    assert (table.inspectable_pods(), table.sandboxes()) == ((), ())
+    assert not table.inspection_pending(A)
     assert table.snapshot() == {}
 
 
