@@ -50,6 +50,9 @@ class FakeFs(Vfs):
         alive: Tells of threads that live outside the fake (for instance by /proc): they can be assigned, and
             leave when they die. The fake cannot see their children.
         domains: Ids of the L3 caches.
+        nodes_per_domain: NUMA nodes that share an L3 cache; with more than one (sub-NUMA clustering, Linux
+            6.11) each counts by itself, and cache `i` has the nodes from `i * nodes_per_domain` on.
+        packages: Ids of packages that count their energy (Linux 7.0).
         lists: Whether one write to `tasks` may hold several ids (Linux 6.7).
         proc_groups: Whether there is /proc/<tid>/cpu_resctrl_groups (Linux 5.6).
         privilege: Who calls; may be changed at any time.
@@ -72,6 +75,8 @@ class FakeFs(Vfs):
         allocation: bool = True,
         alive: Callable[[int], bool] | None = None,
         domains: Iterable[int] = (0,),
+        nodes_per_domain: int = 1,
+        packages: Iterable[int] = (),
         lists: bool = True,
         proc_groups: bool = True,
         privilege: Privilege = Privilege.ROOT,
@@ -89,6 +94,8 @@ class FakeFs(Vfs):
             allocation=allocation,
             llc_occupancy=limbo > 0,
             domains=tuple(domains),
+            nodes_per_domain=nodes_per_domain,
+            packages=tuple(packages) if monitoring else (),
         )
         self._root_path = root
         self._outside = alive is not None
@@ -136,10 +143,49 @@ class FakeFs(Vfs):
         with self._lock:
             return {Tid(tid) for tid in self._kernel.threads_of(self._group(group))}
 
-    def set_reading(self, group: Path, event: str, value: int | str, *, domain: int = 0) -> None:
-        """Fix what a group counts by itself: a number, or a word such as "Unavailable" or "Error"."""
+    def set_reading(self, group: Path, event: str, value: float | str, *, domain: int = 0) -> None:
+        """Fix what a group counts by itself: a number, or a word such as "Unavailable" or "Error".
+
+        Args:
+            group: Its directory.
+            event: Such as `llc_occupancy`.
+            value: A float reads as a decimal fraction.
+            domain: Id of the L3 cache; with several nodes a cache that of the node, for `core_energy` and
+                `activity` that of the package.
+        """
         with self._lock:
-            self._group(group).readings[domain, event] = value
+            self._group(group).counts[domain, event] = value
+
+    def move_bytes(self, tid: Tid, total: int, *, local: int = 0, domain: int = 0) -> None:
+        """Let a thread move bytes between a cache and memory: its group's counters grow.
+
+        Args:
+            tid: A live thread.
+            total: Bytes, for `mbm_total_bytes`.
+            local: Those of them that are local to the node, for `mbm_local_bytes`.
+            domain: Id of the L3 cache, or of the node where a cache has several.
+
+        Raises:
+            LookupError: The thread does not live.
+        """
+        with self._lock:
+            if not self._kernel.tasks.lives(tid):
+                raise LookupError(f"no live thread {tid}")
+            self._kernel.move_bytes(tid, domain, total, local)
+
+    def fail_counters(self, word: str | None) -> None:
+        """Let the hardware refuse every counter with "Unavailable" or "Error"; None lets them count again."""
+        with self._lock:
+            self._kernel.counters.word = word
+
+    def set_online(self, domain: int, *, online: bool) -> None:
+        """Let all processors at an L3 cache run, or take them offline: its counters go, and begin anew.
+
+        Raises:
+            ValueError: There is no such cache, or no other one runs.
+        """
+        with self._lock:
+            self._kernel.set_online(domain, online=online)
 
     @property
     def free_rmids(self) -> int:

@@ -18,11 +18,11 @@ from resctrl.testing.nodes import refuse
 from resctrl.testing.tasks_text import kstrtoull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
     from resctrl.testing.nodes import Node
 
-__all__ = ["Hardware", "Threshold", "control_files", "group_files", "info_tree", "reading"]
+__all__ = ["Hardware", "Threshold", "control_files", "group_files", "info_tree"]
 
 _L3_BYTES: Final = 16 * 1024 * 1024
 _UNIT: Final = 65536
@@ -40,6 +40,8 @@ class Hardware:
         allocation: It can allocate (L3 and memory bandwidth).
         llc_occupancy: It counts cache occupancy, beside memory bandwidth.
         domains: Ids of its L3 caches.
+        nodes_per_domain: How many NUMA nodes share an L3 cache: more than one is sub-NUMA clustering.
+        packages: Ids of its packages, where it counts their energy too (Linux 7.0).
     """
 
     num_rmids: int
@@ -48,12 +50,19 @@ class Hardware:
     allocation: bool
     llc_occupancy: bool
     domains: tuple[int, ...] = field(default=(0,))
+    nodes_per_domain: int = 1
+    packages: tuple[int, ...] = ()
 
     @property
     def events(self) -> tuple[str, ...]:
         """The monitored events."""
         bandwidth = ("mbm_total_bytes", "mbm_local_bytes")
         return ("llc_occupancy", *bandwidth) if self.llc_occupancy else bandwidth
+
+    @property
+    def package_events(self) -> tuple[str, ...]:
+        """The events of a package; their numbers are decimal fractions."""
+        return ("core_energy", "activity") if self.packages else ()
 
 
 class Threshold:
@@ -104,17 +113,23 @@ def group_files(
         directory.add_file(name, _constant(all_cpus if default_group else none), _unmodelled(name))
 
 
-def control_files(directory: Node, hardware: Hardware) -> None:
+def control_files(directory: Node, hardware: Hardware, online: Callable[[], Iterable[int]]) -> None:
     """Add what a control group has beside that: mode, schemata, size."""
+
+    def rows(bandwidth: str, cache: str) -> Callable[[], str]:
+        def show() -> str:
+            if not hardware.allocation:
+                return ""
+            return "".join(
+                f"{resource}:" + ";".join(f"{domain}={value}" for domain in online()) + "\n"
+                for resource, value in (("MB", bandwidth), ("L3", cache))
+            )
+
+        return show
+
     directory.add_file("mode", _constant("shareable\n"), _unmodelled("mode"))
-    rows = {"schemata": ("100", "fff"), "size": ("100", str(_L3_BYTES // 12 * 12))}
-    for name, (bandwidth, cache) in rows.items():
-        lines = [
-            f"{resource}:" + ";".join(f"{domain}={value}" for domain in hardware.domains) + "\n"
-            for resource, value in (("MB", bandwidth), ("L3", cache))
-        ]
-        store = _unmodelled(name) if name == "schemata" else None
-        directory.add_file(name, _constant("".join(lines) if hardware.allocation else ""), store)
+    directory.add_file("schemata", rows("100", "fff"), _unmodelled("schemata"))
+    directory.add_file("size", rows("100", str(_L3_BYTES // 12 * 12)))
 
 
 def info_tree(
@@ -145,6 +160,11 @@ def info_tree(
             "mon_features": "\n".join(hardware.events),
             "num_rmids": str(hardware.num_rmids),
         }
+    if hardware.packages:
+        parts["PERF_PKG_MON"] = {
+            "mon_features": "\n".join(hardware.package_events),
+            "num_rmids": str(hardware.num_rmids),
+        }
     for resource, files in parts.items():
         directory = info.add_dir(resource, owner_writable=False, owner=resource)
         for name, text in files.items():
@@ -152,14 +172,3 @@ def info_tree(
     if hardware.monitoring:
         l3_mon = info.entries["L3_MON"]
         l3_mon.add_file("max_threshold_occupancy", threshold.show, threshold.store)
-
-
-def reading(values: Sequence[int | str]) -> str:
-    """Return what a mon_data file reads: a control group's children are added, their refusals ignored.
-
-    Args:
-        values: The group's own value first, then those of its children; a word ("Unavailable", "Error") is a
-            failed reading (K72).
-    """
-    numbers = [value for value in values if isinstance(value, int)]
-    return f"{sum(numbers)}\n" if numbers else f"{values[0]}\n"

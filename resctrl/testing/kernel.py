@@ -11,8 +11,9 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
+from resctrl.testing.counters import Counters
 from resctrl.testing.ids import ClosidPool, RmidPool, StatusBuffer
-from resctrl.testing.info import Hardware, Threshold, control_files, group_files, info_tree, reading
+from resctrl.testing.info import Hardware, Threshold, control_files, group_files, info_tree
 from resctrl.testing.nodes import FileSystem, Node, Refusal, refuse
 from resctrl.testing.tasks import Group, TaskTable
 from resctrl.testing.tasks_text import PAGE_SIZE, SPACE, elements, kstrtoint
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Kernel"]
 
 _MON_GROUPS: Final = "mon_groups"
-_BYTES_A_THREAD: Final = 65536
 
 
 class Kernel:
@@ -37,6 +37,7 @@ class Kernel:
         rmids: The pool of RMIDs; it outlives a mount.
         status: last_cmd_status; it outlives a mount.
         threshold: max_threshold_occupancy; it outlives a mount.
+        counters: What it counts.
         root: The root directory while it is mounted.
         own_tid: Returns the thread that writes.
     """
@@ -56,6 +57,7 @@ class Kernel:
         self.rmids: RmidPool = RmidPool(hardware.num_rmids, limbo, clock)
         self.status: StatusBuffer = StatusBuffer()
         self.threshold: Threshold = Threshold(hardware.num_rmids, self.rmids.flush)
+        self.counters: Counters = Counters(hardware, lambda group: len(self._direct_threads(group)))
         self.root: Node | None = None
         self.own_tid: Callable[[], Tid] = own_tid
         self._lists = lists
@@ -75,11 +77,11 @@ class Kernel:
         root.owner = default
         self._controls = [default]
         group_files(root, self._tasks_show(default), self._tasks_store(default), default_group=True)
-        control_files(root, self.hardware)
+        control_files(root, self.hardware, lambda: self.counters.online)
         info_tree(root, self.hardware, self.status.show, self.threshold)
         if self.hardware.monitoring:
             root.add_dir(_MON_GROUPS, owner_writable=False, owner=default)
-            self._mon_data(default)
+            self.counters.add_to(default)
         self.root = root
         return root
 
@@ -172,10 +174,10 @@ class Kernel:
         group = Group(node, closid, rmid)
         node.owner = group
         group_files(node, self._tasks_show(group), self._tasks_store(group), default_group=False)
-        control_files(node, self.hardware)
+        control_files(node, self.hardware, lambda: self.counters.online)
         if self.hardware.monitoring:
             node.add_dir(_MON_GROUPS, owner=group)
-            self._mon_data(group)
+            self.counters.add_to(group)
         self._controls.append(group)
 
     def _make_mon_group(self, parent: Node, name: str) -> None:
@@ -187,16 +189,8 @@ class Kernel:
         group = Group(node, control.closid, rmid, control)
         node.owner = group
         group_files(node, self._tasks_show(group), self._tasks_store(group), default_group=False)
-        self._mon_data(group)
+        self.counters.add_to(group)
         control.children.append(group)
-
-    def _mon_data(self, group: Group) -> None:
-        writable = group.node.owner_writable
-        mon_data = group.node.add_dir("mon_data", owner_writable=writable, owner=group)
-        for domain in self.hardware.domains:
-            directory = mon_data.add_dir(f"mon_L3_{domain:02d}", owner_writable=writable, owner=group)
-            for event in self.hardware.events:
-                directory.add_file(event, self._reading_show(group, domain, event))
 
     def _take_rmid(self) -> int:
         if not self.hardware.monitoring:
@@ -286,14 +280,16 @@ class Kernel:
             refuse(errno.EINVAL)
         self._put(tid, group)
 
-    # Readings (K70 to K73)
+    # Counters (K64 to K73)
 
-    def _reading_show(self, group: Group, domain: int, event: str) -> Callable[[], str]:
-        def value(one: Group) -> int | str:
-            occupancy = len(self._direct_threads(one)) * _BYTES_A_THREAD if event == "llc_occupancy" else 0
-            return one.readings.get((domain, event), occupancy)
+    def move_bytes(self, tid: int, node: int, total: int, local: int) -> None:
+        """Let a live thread move bytes between a cache and memory."""
+        self.counters.move_bytes(self._group_of(tid), node, total, local)
 
-        return lambda: reading([value(one) for one in (group, *group.children)])
+    def set_online(self, domain: int, *, online: bool) -> None:
+        """Let the processors at an L3 cache run, or not."""
+        groups = [one for control in self._controls for one in (control, *control.children)]
+        self.counters.set_online(domain, groups if self.hardware.monitoring else (), online=online)
 
     def _direct_threads(self, group: Group) -> list[int]:
         default = self._controls[0]

@@ -50,7 +50,7 @@ class Node:
         removed: Taken out of the tree; who holds it open gets ENODEV.
         mounted: The root of what is mounted here.
         covers: For the root of a mounted file system, the node it is mounted on.
-        number: Its inode number: no other node of this root has or had it (K89).
+        number: Its inode number: no other node of this root has or had it (K99).
         numbers: Where those come from.
         find: Makes an entry of a directory that is not kept in `children`, or returns None.
     """

@@ -31,7 +31,7 @@ class Group:
         rmid: Its own; 0 for the default group, and -1 on a machine that cannot monitor.
         parent: The control group it stands below, or None if it is a control group itself.
         children: The monitoring groups of a control group.
-        readings: What was set for (domain, event); the rest is computed.
+        counts: What it counted, or was set to, by (node, event); the rest is computed.
     """
 
     node: Node
@@ -39,7 +39,7 @@ class Group:
     rmid: int
     parent: Group | None = None
     children: list[Group] = field(factory=list)
-    readings: dict[tuple[int, str], int | str] = field(factory=dict)
+    counts: dict[tuple[int, str], int | float | str] = field(factory=dict)
 
     @property
     def control(self) -> Group:
