@@ -5,7 +5,6 @@ Owns: the naming rule. Must not know: the file system.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -42,6 +41,8 @@ def group_name(prefix: str, pod_uid: str) -> str:
     name = prefix + pod_uid
     if _VERBATIM.fullmatch(pod_uid) and name != MON_GROUPS:  # the kernel allows no group of that name
         return name
+    import hashlib  # noqa: PLC0415 - brings OpenSSL along, 3 MB, and no uid of a kubelet needs it
+
     digest = hashlib.sha256(pod_uid.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{prefix}h-{digest[:_HASH_DIGITS]}"
 

@@ -78,7 +78,10 @@ def _command(
             from nri_resctrl_plugin.cli.demo import demo  # noqa: PLC0415 - rule 3
 
             return demo
-        from nri_resctrl_plugin.cli.run import run  # noqa: PLC0415 - rule 3
+        from nri_resctrl_plugin.cli.memory import UNUSED, without  # noqa: PLC0415 - rule 3
+
+        with without(*UNUSED):
+            from nri_resctrl_plugin.cli.run import run  # noqa: PLC0415 - rule 3
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in {"nri_resctrl_plugin", "resctrl"}:
             raise

@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 import structlog
 from attrs import define, evolve
 
+from nri_resctrl_plugin.cli import memory
 from nri_resctrl_plugin.cli.begin import begin
 from nri_resctrl_plugin.cli.exits import Exit, Stop, flush_standard_output
 from nri_resctrl_plugin.cli.sink import LineSink
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from nri_resctrl_plugin.config import ResctrlPluginConfig
-    from nri_resctrl_plugin.nri.messages import RuntimeInfo
+    from nri_resctrl_plugin.nri.messages import Container, PodSandbox, RuntimeInfo
 
 __all__ = ["run"]
 
@@ -87,6 +88,7 @@ def _run(options: Namespace, link: _Link, config: ResctrlPluginConfig) -> int:
     provider = _provider(options, config)
     resctrl = _resctrl(provider, config)
     _preflight(resctrl, auto_mount=config.auto_mount)
+    memory.keep()
     with _event_stream(options.events) as stream:
         return asyncio.run(_serve(options, link, config, resctrl, stream))
 
@@ -234,11 +236,27 @@ class _Link:
 
 
 class _Plugin(ResctrlPlugin[FsProvider]):
-    """The plugin, whose settings have been read: those of a launched one hold the program's flags as well."""
+    """The plugin as the program has it.
+
+    Its settings have been read: those of a launched one hold the program's flags as well. And a list of
+    everything that exists leaves much memory behind it.
+    """
+
+    _tidying: asyncio.Task[None] | None = None
 
     async def configure(self, runtime: RuntimeInfo) -> None:
         """Take the runtime's time limit alone."""
         await super().configure(evolve(runtime, config=""))
+
+    async def synchronize(self, pods: Sequence[PodSandbox], containers: Sequence[Container]) -> None:
+        """Take in everything that exists; when what follows from it is done, give memory back."""
+        await super().synchronize(pods, containers)
+        if self._tidying is None or self._tidying.done():
+            self._tidying = asyncio.create_task(self._tidy())
+
+    async def _tidy(self) -> None:
+        await self.settled()
+        memory.give_back()
 
 
 async def _serve(
