@@ -61,6 +61,49 @@ def test_child_directories_are_only_directories(fs: RealFs, tmp_path: Path) -> N
     assert answer(fs.read_child_dirs, tmp_path / "file") == "ENOTDIR"
 
 
+def test_child_files_are_only_files(fs: RealFs, tmp_path: Path) -> None:
+    """Directories and links are left out; the names are sorted."""
+    (tmp_path / "dir").mkdir()
+    for name in ("b", "a"):
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to("a")
+    assert fs.read_child_files(tmp_path) == ["a", "b"]
+    assert answer(fs.read_child_files, tmp_path / "nope") == "ENOENT"
+    assert answer(fs.read_child_files, tmp_path / "a") == "ENOTDIR"
+
+
+def test_directories_are_told_apart(fs: RealFs, tmp_path: Path) -> None:
+    """The number is that of the inode: it stays with a directory that is renamed."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "c").mkdir()
+    number = fs.identity(tmp_path / "a")
+    assert number == (tmp_path / "a").stat().st_ino != fs.identity(tmp_path / "c")
+    fs.rename(tmp_path / "a", tmp_path / "b")
+    assert fs.identity(tmp_path / "b") == number
+    assert answer(fs.identity, tmp_path / "a") == "ENOENT"
+
+
+def test_a_page_is_one_system_call(fs: RealFs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fits into a page comes whole by one pread at offset 0; of what is longer the first page comes."""
+    calls = []
+    pread = os.pread
+
+    def counted(descriptor: int, size: int, offset: int) -> bytes:
+        calls.append(offset)
+        return pread(descriptor, size, offset)
+
+    file = tmp_path / "file"
+    file.write_text("1234\n")
+    with fs.open_reader(file) as reader:
+        monkeypatch.setattr(os, "pread", counted)
+        assert [reader.read_page(), reader.read_page()] == ["1234\n", "1234\n"]
+        file.write_text("x" * 5000)
+        assert reader.read_page() == "x" * 4096
+        assert calls == [0, 0, 0]
+    with pytest.raises(ValueError, match="closed"):
+        reader.read_page()
+
+
 def test_reading(fs: RealFs, tmp_path: Path) -> None:
     """A whole file is read, however long, and bytes that are no UTF-8 survive."""
     raw = b"\xff\xc3\xa9" * 50_000

@@ -21,11 +21,13 @@ def test_every_operation_is_passed_on_and_counted() -> None:
     fs.rename(MON / "a", MON / "b")
     assert fs.exists(MON / "b")
     assert fs.read_child_dirs(MON) == ["b"]
+    assert "tasks" in fs.read_child_files(MON / "b")
+    assert fs.identity(MON / "b") == inner.identity(MON / "b")
     assert fs.can_open_for_write(MON / "b/tasks")
     assert fs.write_all(MON / "b/tasks", [b"%d" % tid]) == 1
     assert fs.read_text(MON / "b/tasks") == f"{tid}\n"
     with fs.open_reader(MON / "b/tasks") as reader:
-        assert reader.read() == f"{tid}\n"
+        assert reader.read() == reader.read_page() == f"{tid}\n"
     assert answer(fs.mount_resctrl, ROOT) == "EBUSY"
     fs.remove_dir(MON / "b")
     assert [call.operation for call in fs.calls] == [
@@ -33,11 +35,14 @@ def test_every_operation_is_passed_on_and_counted() -> None:
         "rename",
         "exists",
         "read_child_dirs",
+        "read_child_files",
+        "identity",
         "can_open_for_write",
         "write_all",
         "write",
         "read_text",
         "open_reader",
+        "read_page",
         "mount_resctrl",
         "remove_dir",
     ]
