@@ -143,6 +143,7 @@ class GroupsMachine(RuleBasedStateMachine):
         """Make a pod's group, or find it."""
         expected = self.resctrl.group_path(uid, control)
         place = self.place(expected)
+        self.faulty.heal()  # the sentence is to be that of this call
         try:
             assert self.resctrl.create_group(uid, control) == expected
         except ResctrlError as error:

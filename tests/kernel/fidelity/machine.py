@@ -11,7 +11,6 @@ What may differ, each a row of "Where fake and kernel may differ" in docs/explan
 
 from __future__ import annotations
 
-import errno
 import time
 from collections import Counter
 from functools import partial
@@ -19,7 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import define, field, frozen
 
-from resctrl import Resctrl, Tid, WriteError
+from resctrl import Resctrl, Tid
+from tests.kernel.fidelity.answers import CALLS, answer, call, write_on
 from tests.kernel.fidelity.operations import ELSEWHERE, ROOT, Generator, Kind, Operation
 
 if TYPE_CHECKING:
@@ -127,6 +127,12 @@ class Stage:
             case Kind.WRITE_ALL:
                 chunks = self._chunks(operation)
                 kernel, fake = self._both(lambda side: side.fs.write_all(operation.path, chunks))
+            case Kind.WRITE_ON:
+                chunks = self._chunks(operation)
+                kernel, fake = self._both(lambda side: write_on(side.fs, operation.path, chunks))
+            case kind if kind in CALLS:
+                tids = [Tid(int(chunk)) for chunk in self._chunks(operation)]
+                kernel, fake = (call(side.fs, operation, tids) for side in (self._leader, self._fake))
             case _:
                 kernel, fake = self._both(lambda side: self._call(side, operation))
         if operation.kind is Kind.CREATE_DIR and self._ordinary_limbo and kernel != fake:
@@ -225,7 +231,7 @@ class Stage:
             return "ok", "ok"
         sides: tuple[Side, Side] = (self._leader, self._fake)
         kernel, fake = (
-            _answer(partial(self._read_held, side, path, reader))
+            answer(partial(self._read_held, side, path, reader))
             for side, reader in zip(sides, pair, strict=True)
         )
         return kernel, fake
@@ -256,9 +262,9 @@ class Stage:
         while kernel != fake and "EBUSY" in {kernel, fake} and time.monotonic() < began + LIMBO_MAY_DIFFER:
             time.sleep(0.02)
             if fake == "EBUSY":
-                fake = _answer(lambda: self._fake.fs.create_dir(path))
+                fake = answer(lambda: self._fake.fs.create_dir(path))
             if kernel == "EBUSY":
-                kernel = _answer(lambda: self._leader.fs.create_dir(path))
+                kernel = answer(lambda: self._leader.fs.create_dir(path))
         self.waited = max(self.waited, time.monotonic() - began)
         # Each try has left its line: that is this machine's doing, not a difference.
         self._both(lambda side: side.fs.write_all(ROOT / "tasks", [b"\n"]))
@@ -267,7 +273,7 @@ class Stage:
     # Answers
 
     def _both(self, call: Callable[[Side], object]) -> tuple[str, str]:
-        return _answer(lambda: call(self._leader)), _answer(lambda: call(self._fake))
+        return answer(lambda: call(self._leader)), answer(lambda: call(self._fake))
 
     def _comparable(self, side: Side, path: Path, text: str) -> object:
         if path.name == "tasks" and path.parent.name != "info":
@@ -297,27 +303,13 @@ class Stage:
         while waiting:
             directory = waiting.pop()
             names = side.fs.read_child_dirs(directory)
-            members = _answer(partial(self._members, side, directory))
+            members = answer(partial(self._members, side, directory))
             lines.append(f"{directory} {names} {members}")
             waiting += [directory / name for name in names]
         return "\n".join(lines)
 
     def _members(self, side: Side, directory: Path) -> list[int]:
         return self._known(side, side.fs.read_text(directory / "tasks"))
-
-
-def _answer(call: Callable[[], object]) -> str:
-    try:
-        value = call()
-    except WriteError as error:
-        return f"{_name(error)} after {error.written}"
-    except OSError as error:
-        return _name(error)
-    return "ok" if value is None else f"ok: {value!r}"
-
-
-def _name(error: OSError) -> str:
-    return errno.errorcode[error.errno or 0]
 
 
 def _first_difference(stage: Stage, operations: Sequence[Operation], report: Report) -> Difference | None:

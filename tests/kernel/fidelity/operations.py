@@ -70,6 +70,7 @@ class Kind(Enum):
     READ_CHILD_DIRS = "read_child_dirs"
     CAN_OPEN_FOR_WRITE = "can_open_for_write"
     WRITE_ALL = "write_all"
+    WRITE_ON = "write_all, going on"
     OPEN_READER = "open_reader"
     READER_READ = "reader.read"
     READER_CLOSE = "reader.close"
@@ -81,6 +82,11 @@ class Kind(Enum):
     FORK = "fork"
     END = "end"
     OBSERVE = "observe"
+    ASSIGN = "assign_tasks"
+    TASK_GROUPS = "task_groups"
+    MOVE = "move_group"
+    INVENTORY = "list_groups, capacity"
+    SWEEP = "cleanup_all"
 
 
 @frozen
@@ -90,9 +96,10 @@ class Operation:
     Attributes:
         kind: What to do.
         path: What to do it to.
-        target: Where to, for a rename.
-        chunks: What to write: texts in which {t0} is a task, {x0} and {o0} the same in hexadecimal and octal,
-            {dead} one that ended, {fit} and {over} a list of a page and of one byte more.
+        target: Where to, for a rename; for a move the control group's name; for a sweep what is kept.
+        chunks: What to write, or which threads are meant: texts in which {t0} is a task, {x0} and {o0} the
+            same in hexadecimal and octal, {dead} one that ended, {fit} and {over} a list of a page and of one
+            byte more.
         number: Which task or reader; modulo how many there are.
     """
 
@@ -105,14 +112,16 @@ class Operation:
     def __str__(self) -> str:
         name: str = self.kind.value
         match self.kind:
-            case Kind.RENAME:
-                return f"rename({_brief(self.path)}, {_brief(self.target)})"
-            case Kind.WRITE_ALL:
+            case Kind.RENAME | Kind.MOVE:
+                return f"{name}({_brief(self.path)}, {_brief(self.target)})"
+            case Kind.SWEEP:
+                return f"{name}({_brief(self.path)}, {_brief(self.target)}) {self.number}"
+            case Kind.WRITE_ALL | Kind.WRITE_ON | Kind.ASSIGN | Kind.TASK_GROUPS:
                 chunks = ", ".join(_brief(chunk) for chunk in self.chunks)
-                return f"write_all({_brief(self.path)}, [{chunks}]) {self.number}"
+                return f"{name}({_brief(self.path)}, [{chunks}]) {self.number}"
             case Kind.THREAD | Kind.FORK | Kind.END | Kind.READER_READ | Kind.READER_CLOSE | Kind.REMOUNT:
                 return f"{name} {self.number}"
-            case Kind.UNMOUNT | Kind.DETECT | Kind.OBSERVE:
+            case Kind.UNMOUNT | Kind.DETECT | Kind.OBSERVE | Kind.INVENTORY:
                 return name
             case _:
                 return f"{name}({_brief(self.path)})"
@@ -145,6 +154,7 @@ class Generator:
             (4, self._reader),
             (6, self._task),
             (2, self._observe),
+            (6, self._library),
             (1, self._mounts),
         )
 
@@ -279,7 +289,8 @@ class Generator:
             path = self._odd_directory() / "tasks"
         count = 1 if self._random.randrange(4) else self._random.randrange(4)
         chunks = tuple(self._one(*_LISTS) if self._random.randrange(3) else "{t0}" for _ in range(count))
-        yield Operation(Kind.WRITE_ALL, path, chunks=chunks, number=self._number())
+        kind = Kind.WRITE_ALL if self._random.randrange(3) else Kind.WRITE_ON
+        yield Operation(kind, path, chunks=chunks, number=self._number())
         if not self._random.randrange(3):
             yield Operation(Kind.READ_TEXT, ROOT / "info/last_cmd_status")
 
@@ -297,6 +308,24 @@ class Generator:
 
     def _observe(self) -> Iterator[Operation]:
         yield Operation(self._random.choice((Kind.OBSERVE, Kind.OBSERVE, Kind.DETECT)))
+
+    def _library(self) -> Iterator[Operation]:
+        """Call the library."""
+        what = self._random.randrange(10)
+        chunks = tuple(
+            self._one("{t0}", "{t1}", "{t2}", "{dead}") for _ in range(self._random.randrange(1, 5))
+        )
+        if what < 5:
+            yield Operation(Kind.ASSIGN, self._mon_group(), chunks=chunks, number=self._number())
+        elif what < 6:
+            yield Operation(Kind.TASK_GROUPS, chunks=chunks, number=self._number())
+        elif what < 8:
+            yield Operation(Kind.MOVE, self._mon_group(), Path(self._one("", *_CONTROLS)))
+        elif what < 9:
+            yield Operation(Kind.INVENTORY)
+        else:
+            name, kept = (self._one(*_GROUPS, *_CONTROLS) for _ in range(2))
+            yield Operation(Kind.SWEEP, ROOT / name, ROOT / kept, number=self._number())
 
     def _mounts(self) -> Iterator[Operation]:
         """Change the mount, do a little, and mostly change it back."""

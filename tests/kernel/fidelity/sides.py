@@ -207,14 +207,8 @@ class FakeSide:
             self._fake.remount(read_only=read_only)
 
     def place_of(self, tid: int) -> str:
-        """Write it as the kernel would."""
-        if self._fake.mount_point is None:
-            return "res:\nmon:\n"
-        group = self._fake._kernel.tasks.group_of(tid)
-        if group is None:
-            return "res:/\nmon:\n"
-        control = group.control.node.name or "/"
-        return f"res:{control}\nmon:{group.node.name if group.parent is not None else ''}\n"
+        """Read it."""
+        return self._fake.read_text(Path(f"/proc/{tid}/cpu_resctrl_groups"))
 
     def adopt(self, parent: Tid | None, tid: Tid) -> None:
         """Take over a task that the other side has started."""
