@@ -20,7 +20,8 @@ from resctrl.inventory import control_groups, mon_groups, require_mounted
 from resctrl.model import CleanupReport, ResctrlConfig, ResctrlGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
+    from pathlib import Path
 
     from resctrl.fs import FsProvider
 
@@ -40,9 +41,23 @@ class _Fate(Enum):
 
 
 def sweep(
-    fs: FsProvider, config: ResctrlConfig, *, below_control_groups: bool, keep: Collection[str]
+    fs: FsProvider,
+    config: ResctrlConfig,
+    *,
+    below_control_groups: bool,
+    keep: Collection[str],
+    remove: Callable[[Path], None] | None = None,
 ) -> CleanupReport:
-    """Remove stale groups: see `resctrl.Resctrl.cleanup_all`."""
+    """Remove stale groups: see `resctrl.Resctrl.cleanup_all`.
+
+    Args:
+        fs: The provider.
+        config: Where resctrl is and which groups are ours.
+        below_control_groups: As there.
+        keep: As there.
+        remove: Takes the directory of each group that must go, in the provider's stead.
+    """
+    remove = fs.remove_dir if remove is None else remove
     if not config.group_prefix:
         raise InvalidGroupError(Operation.SWEEP, config.root, detail="the group prefix is empty")
     require_mounted(fs, config.root, Operation.SWEEP)
@@ -59,11 +74,11 @@ def sweep(
     for control in controls:
         inside = below.get(control.control_group, [])
         stays = control.control_group in wanted or any(_is_kept(group, wanted) for group in inside)
-        fate = _fate_of(fs, control, keep=stays)
+        fate = _fate_of(remove, control, keep=stays)
         fates[fate] += 1
         if below_control_groups and fate not in {_Fate.REMOVED, _Fate.RACE}:
-            fates += _fates_of(fs, inside, wanted)
-    fates += _fates_of(fs, default, wanted)
+            fates += _fates_of(remove, inside, wanted)
+    fates += _fates_of(remove, default, wanted)
     return CleanupReport(**{fate.value: fates[fate] for fate in _Fate})
 
 
@@ -71,18 +86,20 @@ def _is_kept(group: ResctrlGroup, wanted: frozenset[str]) -> bool:
     return group.ours and group.name in wanted
 
 
-def _fates_of(fs: FsProvider, groups: Iterable[ResctrlGroup], wanted: frozenset[str]) -> Counter[_Fate]:
-    return Counter(_fate_of(fs, group, keep=_is_kept(group, wanted)) for group in groups)
+def _fates_of(
+    remove: Callable[[Path], None], groups: Iterable[ResctrlGroup], wanted: frozenset[str]
+) -> Counter[_Fate]:
+    return Counter(_fate_of(remove, group, keep=_is_kept(group, wanted)) for group in groups)
 
 
-def _fate_of(fs: FsProvider, group: ResctrlGroup, *, keep: bool) -> _Fate:
+def _fate_of(remove: Callable[[Path], None], group: ResctrlGroup, *, keep: bool) -> _Fate:
     """Remove a group if it is ours and nobody wants it."""
     if not group.ours:
         return _Fate.FOREIGN
     if keep:
         return _Fate.KEPT
     try:
-        fs.remove_dir(group.path)
+        remove(group.path)
     except OSError as error:
         return _Fate.RACE if error.errno in _GONE else _Fate.FAILED
     return _Fate.REMOVED
