@@ -1,8 +1,8 @@
 """Every check of this project, by name: `nox` runs the default ones, `nox -l` lists them all.
 
 Default: lint, typing, tests, docs. On demand: the lanes e2e_containerd, e2e_kernel, e2e_node, e2e_hardware;
-demo, proto, build. What follows `--` goes to pytest (for e2e_hardware: to the lane's script). Without it a
-lane's session demands the whole lane (`--require=NAME`): who asks for a lane gets it run, or red.
+demo, proto, build, single_file. What follows `--` goes to pytest (for e2e_hardware: to the lane's script).
+Without it a lane's session demands the whole lane (`--require=NAME`): who asks for it gets it run, or red.
 """
 
 from __future__ import annotations
@@ -190,3 +190,12 @@ def build(session: nox.Session) -> None:
     """Build the wheel and the source distribution."""
     session.install(*_group("build"))
     session.run("python", "-m", "build", "--outdir", "dist")
+
+
+@nox.session(python=PYTHONS)
+def single_file(session: nox.Session) -> None:
+    """Build the program as one executable file for this Python; `-- --python PATH` names the interpreter."""
+    session.install(".[nri,metrics]", *_group("build"))
+    target = f"dist/10-resctrl-python{session.python}"
+    session.run("python", "tools/build_single_file.py", target, *session.posargs)
+    session.run(target, "--version", external=True)

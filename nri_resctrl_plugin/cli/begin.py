@@ -7,11 +7,13 @@ Rules:
     1. A plugin that somebody starts ends where a setting is refused.
     2. One that the runtime launched does not: some runtimes would end with it. What is wrong in the settings
        is told, the defaults stay, and nothing is swept, since it is not known which groups are ours.
-    3. A launched plugin has no standard error, so it logs to the journal, unless a file is named.
+    3. A launched plugin has no standard error, so it logs to the journal, unless a file is named. Whoever
+       named one looks there: it is used even where the settings around it are refused.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +37,8 @@ __all__ = ["begin"]
 
 PATIENCE: Final = 10.0
 """Seconds that a launched plugin waits for its settings: as long as a session for its Configure."""
+
+_LOG_FILE: Final = re.compile(r"""^log_file:[ \t]*["']?(/[^"'#\n]*?)["']?[ \t]*(#.*)?$""", re.MULTILINE)
 
 
 def begin(
@@ -64,6 +68,8 @@ def begin(
         flags = flags_in_force(options, environment, parse, told)
         config = settings(options, environment, told)
     except Stop as refusal:
+        named = _LOG_FILE.search(told)
+        options.log_file = options.log_file or (named[1] if named is not None else None)
         _set_up_logs(options, launched=True)
         log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin")
         log.error(  # noqa: TRY400 - the refusal says it all

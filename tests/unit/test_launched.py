@@ -97,7 +97,7 @@ async def test_flags_and_settings_come_with_configure(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ("resctrl: fake\nlog_file: {log}\nprefix: x\n", "unknown key 'prefix'"),
+        ("resctrl: fake\nlog_file: log\nprefix: x\n", "unknown key 'prefix'"),
         ("resctrl: fake\nretry_interval: soon\n", "retry_interval: 'soon' is no number of seconds"),
         ("{{{{", "is no YAML"),
         ("group_prefix: ''\n", "group_prefix"),
@@ -118,8 +118,7 @@ def test_refused_settings_never_end_it(tmp_path: Path, config: str, reason: str)
                 f"j.Journal.__init__.__defaults__ = ({str(heard)!r},)\n"
                 "sys.exit(m.main())"
             )
-            text = config.format(log=tmp_path / "log")
-            async with launched(tmp_path, text, ("-c", script)) as it:
+            async with launched(tmp_path, config, ("-c", script)) as it:
                 await it.runtime.synchronized()
                 await it.runtime.run_pod(POD)
                 said: list[str] = []
@@ -134,6 +133,23 @@ def test_refused_settings_never_end_it(tmp_path: Path, config: str, reason: str)
                 assert it.runtime.dropped == []
                 await it.runtime.stop()
                 await it.ended()
+
+    play()
+
+
+@pytest.mark.parametrize(
+    "line", ["log_file: {}", "log_file: '{}'", 'log_file:  "{}"  # here', "log_file: {} #"]
+)
+def test_a_refusal_stands_in_the_file_that_was_named(tmp_path: Path, line: str) -> None:
+    """One wrong line does not move the log to where nobody looks."""
+
+    @in_loop
+    async def play() -> None:
+        log = tmp_path / "the log"
+        async with launched(tmp_path, f"resctrl: fake\n{line.format(log)}\nauto_mount: perhaps\n") as it:
+            await it.runtime.synchronized()
+            wanted = "the runtime's configuration:3: auto_mount: must be true or false, not 'perhaps'"
+            await until(lambda: log.exists() and wanted in log.read_text(), "the file has the reason", 10)
 
     play()
 
