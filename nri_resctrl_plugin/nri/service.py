@@ -172,6 +172,7 @@ class PluginService(api.PluginBase):
         self._log.info("synchronized", pods=len(pods), containers=len(containers))
         if broken_pods or broken_containers:
             self._log.error("synchronize_undecodable", pods=broken_pods, containers=broken_containers)
+        await asyncio.sleep(0)  # what a handler does at once with a big list is a long turn by itself
         await self._handler.synchronize(pods, containers)
 
     async def shutdown(self, message: api.Empty) -> api.Empty:

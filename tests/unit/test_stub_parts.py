@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from nri_resctrl_plugin.nri import api, messages
 from nri_resctrl_plugin.nri.backoff import Backoff, Waits
 from nri_resctrl_plugin.nri.delivery import Delivery
 from nri_resctrl_plugin.nri.errors import InvalidIdentityError, NriError
+from nri_resctrl_plugin.nri.service import PluginService
 from nri_resctrl_plugin.nri.session import Identity
 from nri_resctrl_plugin.nri.stub import NriStub
 from tests.nri_support import RecordingHandler, in_loop
@@ -170,3 +172,31 @@ class TestDelivery:
         await asyncio.wait({running})
         assert running.cancelled()
         assert ends == ["cancelled"]
+
+
+class TestLists:
+    """A big list does not keep others waiting for longer than its handler does."""
+
+    @in_loop
+    async def test_others_have_a_turn_between_decoding_and_the_handler(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What became due while the last item was decoded runs before the handler."""
+        loop, order = asyncio.get_running_loop(), list[str]()
+
+        def decode(_: bytes) -> None:
+            loop.call_soon(order.append, "another")
+
+        class Handler(RecordingHandler):
+            async def synchronize(self, *_: object) -> None:
+                order.append("handler")
+
+        monkeypatch.setattr(messages, "decode_container", decode)
+        delivery = Delivery()
+        service = PluginService(Handler(), delivery, on_configure=lambda _: None, on_failure=lambda _: None)
+        running = asyncio.create_task(delivery.run())
+        await service.synchronize(api.SynchronizeRequest(containers=[b"x"]))
+        service.release_list(valid=True)
+        await delivery.drained()
+        assert order == ["another", "handler"]
+        running.cancel()
