@@ -1,7 +1,8 @@
 """An NRI plugin that keeps one resctrl monitoring group per Kubernetes pod, and tells how complete it is.
 
 `ResctrlPlugin` is the whole of it: `await plugin.run()` serves a runtime; `events()`, `subscribe` and
-`snapshot()` tell an agent which group belongs to which pod; the `retry_*` calls try again what was refused.
+`snapshot()` tell an agent which group belongs to which pod; the `retry_*` calls try again what was refused;
+`audit_once()` sees whether all is as it is believed to be.
 
 Names are loaded when they are first used: the program must be able to print its version, or that a package is
 missing, without the whole of it.
@@ -13,9 +14,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from nri_resctrl_plugin.cgroups import CgroupPidSource, PidSource
+    from nri_resctrl_plugin.cgroups import CgroupPidSource, CgroupWitness, PidSource
     from nri_resctrl_plugin.config import ResctrlPluginConfig
     from nri_resctrl_plugin.errors import (
+        BudgetExceededError,
         CgroupError,
         CgroupPathError,
         ConfigError,
@@ -35,12 +37,15 @@ if TYPE_CHECKING:
     from nri_resctrl_plugin.hub import EventRecord, EventStream
     from nri_resctrl_plugin.model import ContainerCgroup, ContainerId, ContainerState, PodUid, SandboxId
     from nri_resctrl_plugin.plugin import ResctrlPlugin
-    from nri_resctrl_plugin.reports import RetryFailure, RetryReport, RetrySubject
+    from nri_resctrl_plugin.reports import AuditReport, RetryFailure, RetryReport, RetrySubject
 
 __all__ = [
+    "AuditReport",
+    "BudgetExceededError",
     "CgroupError",
     "CgroupPathError",
     "CgroupPidSource",
+    "CgroupWitness",
     "ConfigError",
     "ContainerCgroup",
     "ContainerId",
@@ -68,9 +73,12 @@ __all__ = [
 ]
 
 _HOME: Final = {
+    "AuditReport": "reports",
+    "BudgetExceededError": "errors",
     "CgroupError": "errors",
     "CgroupPathError": "errors",
     "CgroupPidSource": "cgroups",
+    "CgroupWitness": "cgroups",
     "ConfigError": "errors",
     "ContainerCgroup": "model",
     "ContainerId": "model",

@@ -6,8 +6,8 @@ Rules:
     1. `take` is synchronous: when it returns, the table knows the fact and the audience was told. What takes
        time goes to the executor and comes back as a completion fact, on the event loop.
     2. Startup runs once, before any other work: the mount is ensured; and if the first fact of all that needs
-       work is a Synchronize, stale groups are swept. Work that comes meanwhile is held. A group that was made
-       before any Synchronize must not be swept, so then there is no sweep at all.
+       work is a Synchronize, stale groups are swept, or adopted. Work that comes meanwhile is held. A group
+       that was made before any Synchronize must not be swept, so then there is no sweep at all.
     3. Work for a pod with a starting container is urgent, from the START until its attempt has ended.
     4. A hard failure is logged here, unless somebody waits who raises or reports it.
 """
@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar, assert_never
 
 import structlog
 
+from nri_resctrl_plugin.inspection import Inspection
+from nri_resctrl_plugin.jobs import Jobs
 from nri_resctrl_plugin.pods import (
     CreateGroup,
     DeleteGroup,
@@ -35,13 +37,13 @@ from nri_resctrl_plugin.pods import (
     Synchronized,
     TasksReconciled,
 )
-from nri_resctrl_plugin.startup import StartupResult, log_startup, start_up
+from nri_resctrl_plugin.startup import StartupResult, log_startup
 from nri_resctrl_plugin.waiting import Waiters
 from nri_resctrl_plugin.worker import Failure, Success
-from resctrl import EmptyPidSetError, FsProvider, NotMountedError, ReconcileResult
+from resctrl import EmptyPidSetError, FsProvider, NotMountedError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Collection
 
     from structlog.typing import FilteringBoundLogger
 
@@ -49,15 +51,19 @@ if TYPE_CHECKING:
     from nri_resctrl_plugin.config import ResctrlPluginConfig
     from nri_resctrl_plugin.hub import EventHub
     from nri_resctrl_plugin.model import ContainerId, PodUid
+    from nri_resctrl_plugin.placement import Placed
     from nri_resctrl_plugin.pods import Action, ContainerStarted, Fact, Work
+    from nri_resctrl_plugin.waiting import Answer
     from nri_resctrl_plugin.worker import Executor, Outcome
     from resctrl import Resctrl
 
 __all__ = ["Driver"]
 
 P = TypeVar("P", bound=FsProvider)
+T = TypeVar("T")
 
 _STARTUP_KEY: Final = ""  # no pod's uid is empty
+_LOOK_KEY: Final = "/"  # nor is one a look
 
 
 class _Startup(Enum):
@@ -90,6 +96,7 @@ class Driver(Generic[P]):
         self.table: PodTable = PodTable()
         self.waiters: Waiters = Waiters(self.table)
         self._pid_source = pid_source
+        self.jobs: Jobs[P] = Jobs(config, resctrl, pid_source)
         self._executor = executor
         self._hub = hub
         self._startup = _Startup.NOT_BEGUN
@@ -114,7 +121,7 @@ class Driver(Generic[P]):
             return
         self._bind()
         if isinstance(fact, Synchronized):
-            self._begin_with_sweep()
+            self._begin_with_sweep([pod.pod_uid for pod in fact.pods])
         actions = self.table.apply(fact)
         self._carry_out(actions)
 
@@ -160,27 +167,22 @@ class Driver(Generic[P]):
         """Change the settings; only while `untouched`. A pid source of None stays as it is."""
         self.config, self.resctrl = config, resctrl
         self._pid_source = pid_source if pid_source is not None else self._pid_source
+        self.jobs = Jobs(config, resctrl, self._pid_source)
 
     # --- startup ---
 
-    def _begin_with_sweep(self) -> None:
-        """At the first Synchronize: start up, with a sweep unless work was done before it."""
+    def _begin_with_sweep(self, listed: Collection[PodUid]) -> None:
+        """At the first Synchronize: start up, with sweep and adoption unless work was done before it."""
         if self._startup is _Startup.NOT_BEGUN:
-            self._begin(sweep=self.config.cleanup_on_start)
+            self._begin(listed)
         elif not self._swept_or_skipped:
             self._log.info("startup_cleanup_skipped", reason="groups were made before the first Synchronize")
         self._swept_or_skipped = True
 
-    def _begin(self, *, sweep: bool) -> None:
+    def _begin(self, listed: Collection[PodUid] | None) -> None:
         self._startup = _Startup.RUNNING
-        resctrl, auto_mount = self.resctrl, self.config.auto_mount
-
-        self._executor.submit(
-            _STARTUP_KEY,
-            lambda: start_up(resctrl, auto_mount=auto_mount, sweep=sweep),
-            self._started_up,
-            urgent=True,
-        )
+        jobs = self.jobs
+        self._executor.submit(_STARTUP_KEY, lambda: jobs.start_up(listed), self._started_up, urgent=True)
 
     def _started_up(self, outcome: Outcome[StartupResult]) -> None:
         result = outcome.value if isinstance(outcome, Success) else StartupResult(outcome.error)
@@ -196,48 +198,35 @@ class Driver(Generic[P]):
 
     def _enqueue(self, work: Work) -> None:
         if self._startup is _Startup.NOT_BEGUN:
-            self._begin(sweep=False)
+            self._begin(None)
         if self._startup is _Startup.DONE:
             self._submit(work)
         else:
             self._held.append(work)
 
     def _submit(self, work: Work) -> None:
-        uid, resctrl = work.pod_uid, self.resctrl
+        uid, jobs = work.pod_uid, self.jobs
         urgent = uid in self._starting.values()
+        submit = self._executor.submit
         match work:
             case CreateGroup():
-                self._executor.submit(
-                    uid,
-                    lambda: resctrl.create_group(uid),
-                    lambda outcome: self._created(uid, outcome),
-                    urgent=urgent,
-                )
-            case DeleteGroup(_, path):
-                self._executor.submit(
-                    uid,
-                    lambda: resctrl.delete_group(path),
-                    lambda outcome: self._deleted(uid, path, outcome),
-                    urgent=urgent,
-                )
-            case Reconcile(_, container_id, path, cgroup):
-                source, passes = self._pid_source, self.config.max_reconcile_passes
-                self._executor.submit(
-                    uid,
-                    lambda: resctrl.reconcile_group(path, lambda: source.thread_ids(cgroup), passes),
-                    lambda outcome: self._reconciled(uid, container_id, outcome),
-                    urgent=urgent,
+                submit(uid, lambda: jobs.create(uid), lambda end: self._created(uid, end), urgent=urgent)
+            case DeleteGroup():
+                submit(uid, lambda: jobs.delete(work), lambda end: self._deleted(work, end), urgent=urgent)
+            case Reconcile():
+                submit(
+                    uid, lambda: jobs.reconcile(work), lambda end: self._reconciled(work, end), urgent=urgent
                 )
             case Inspect():
-                self.take(PodInspected(uid, ()))  # nothing was looked at, so nothing is told
+                submit(uid, lambda: jobs.inspect(work), lambda end: self._inspected(uid, end), urgent=urgent)
             case _:
                 assert_never(work)
 
-    def _created(self, pod_uid: PodUid, outcome: Outcome[Path]) -> None:
+    def _created(self, pod_uid: PodUid, outcome: Outcome[GroupCreated]) -> None:
         match outcome:
-            case Success(path):
+            case Success(created):
                 self._mount_error = None
-                self.take(GroupCreated(pod_uid, path))
+                self.take(created)
             case Failure(error):
                 if isinstance(error, NotMountedError) and self._mount_error is not None:
                     error = self._mount_error  # says why it is not mounted
@@ -246,29 +235,62 @@ class Driver(Generic[P]):
                 if not collected:
                     self._log.warning("group_refused", pod_uid=pod_uid, error=str(error))
 
-    def _deleted(self, pod_uid: PodUid, path: Path, outcome: Outcome[None]) -> None:
+    def _deleted(self, asked: DeleteGroup, outcome: Outcome[None]) -> None:
+        pod_uid = asked.pod_uid
+        # Who waits is answered first: to a pod at rest, nothing was deleted.
         match outcome:
             case Success():
-                self.take(GroupDeleted(pod_uid))
                 self.waiters.deletion_ended(pod_uid, None)
+                self.take(GroupDeleted(pod_uid))
             case Failure(error):
+                collected = self.waiters.deletion_ended(pod_uid, error)
                 self.take(GroupKept(pod_uid))
-                if not self.waiters.deletion_ended(pod_uid, error):
-                    self._log.warning("group_kept", pod_uid=pod_uid, path=str(path), error=str(error))
+                if not collected:
+                    self._log.warning("group_kept", pod_uid=pod_uid, path=str(asked.path), error=str(error))
 
-    def _reconciled(
-        self, pod_uid: PodUid, container_id: ContainerId, outcome: Outcome[ReconcileResult]
-    ) -> None:
-        complete = isinstance(outcome, Success) and outcome.value.complete
-        error = outcome.error if isinstance(outcome, Failure) else None
+    def _reconciled(self, asked: Reconcile, outcome: Outcome[Placed]) -> None:
+        pod_uid, container_id = asked.pod_uid, asked.container_id
+        match outcome:
+            case Success(placed):
+                error = placed.error
+                fact = TasksReconciled(pod_uid, container_id, placed.complete, placed.groups, placed.homes)
+            case Failure(error):
+                fact = TasksReconciled(pod_uid, container_id, complete=False)
         if isinstance(error, EmptyPidSetError):
             error = None  # nothing runs in it (yet, or any more): partial, and no fault of anybody
         collected = self.waiters.attempt_failed(container_id, error)
-        self.take(TasksReconciled(pod_uid, container_id, complete))  # before the log, which may fail
+        self.take(fact)  # before the log, which may fail
         if error is not None and not collected:
             self._log.warning(
                 "reconcile_failed", container_id=container_id, pod_uid=pod_uid, error=str(error)
             )
+        if fact.groups and fact.groups != (asked.path, *asked.others):
+            self._log.info("pod_groups_changed", pod_uid=pod_uid, groups=[str(each) for each in fact.groups])
+
+    def _inspected(self, pod_uid: PodUid, outcome: Outcome[Inspection]) -> None:
+        match outcome:
+            case Success(seen):
+                fact = PodInspected(pod_uid, seen.findings, seen.lost, seen.others)
+            case Failure(error):
+                seen = Inspection(failures=((None, error),))
+                fact = PodInspected(pod_uid, ())
+        self.waiters.inspection_ended(pod_uid, seen)
+        self.take(fact)
+
+    def look(self, work: Callable[[], T]) -> Answer[T]:
+        """Let the worker look at something, in the background.
+
+        Returns:
+            What it saw, or why it failed, as a value; PluginClosedError where the plugin is closed meanwhile.
+        """
+        answer: Answer[T] = self.waiters.look()
+
+        def done(outcome: Outcome[T]) -> None:
+            if not answer.done():
+                answer.set_result(outcome.value if isinstance(outcome, Success) else outcome.error)
+
+        self._executor.submit(_LOOK_KEY, work, done, urgent=False)
+        return answer
 
     # --- who waits ---
 

@@ -9,12 +9,14 @@ Rules:
        their containers runs. They are not pods any more. CRI-O lists pods without a pid (drop_infra_ctr), so
        the pid alone says nothing.
     3. Runtimes list no exited containers; one that is listed as stopped all the same is left out.
+    4. A sandbox without a pause process (CRI-O) has no cgroup of its own: that of its pod stands for it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nri_resctrl_plugin.cgroup_paths import parent_as_path
 from nri_resctrl_plugin.model import ContainerCgroup, ContainerId, PodUid, SandboxId
 from nri_resctrl_plugin.nri.messages import ContainerStatus
 from nri_resctrl_plugin.pods import Container, PodRef, Synchronized
@@ -28,8 +30,17 @@ __all__ = ["container_told", "pod_ref", "synchronized"]
 
 
 def pod_ref(pod: messages.PodSandbox) -> PodRef:
-    """Return which pod a sandbox belongs to."""
-    return PodRef(SandboxId(pod.id), PodUid(pod.uid or pod.id))
+    """Return which pod a sandbox belongs to, and where its own cgroup is."""
+    return PodRef(SandboxId(pod.id), PodUid(pod.uid or pod.id), _sandbox_cgroup(pod))
+
+
+def _sandbox_cgroup(pod: messages.PodSandbox) -> ContainerCgroup | None:
+    """Return what goes when the sandbox goes: its own cgroup, or the pod's where it has none (rule 4)."""
+    if pod.cgroups_path:
+        return ContainerCgroup(cgroups_path=pod.cgroups_path, pid=pod.pid)
+    if pod.cgroup_parent:
+        return ContainerCgroup(cgroups_path=parent_as_path(pod.cgroup_parent))
+    return None
 
 
 def container_told(container: messages.Container, pod: messages.PodSandbox | None) -> Container:

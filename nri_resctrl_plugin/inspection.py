@@ -23,6 +23,7 @@ from attrs import define, field, frozen
 from nri_resctrl_plugin.cgroups import CgroupWitness, PidSource
 from nri_resctrl_plugin.model import ContainerId
 from nri_resctrl_plugin.pods import Finding
+from nri_resctrl_plugin.presence import may_be_there
 from resctrl import FsProvider, GroupNotFoundError, ResctrlError, Tid
 
 if TYPE_CHECKING:
@@ -116,16 +117,9 @@ def _members(resctrl: Resctrl[P], groups: Iterable[Path], *, read: bool) -> dict
         with contextlib.suppress(GroupNotFoundError):
             if read:
                 found[group] = frozenset(resctrl.list_group_tasks(group))
-            elif _may_be_there(resctrl, group):
+            elif may_be_there(resctrl, group):
                 found[group] = frozenset()
     return found
-
-
-def _may_be_there(resctrl: Resctrl[P], group: Path) -> bool:
-    try:
-        return resctrl.fs.exists(group)
-    except OSError:
-        return True
 
 
 @define

@@ -27,6 +27,7 @@ from typing import Final, Generic, TypeVar
 from attrs import define, field, frozen
 
 from nri_resctrl_plugin.pods import Reconcile
+from nri_resctrl_plugin.presence import may_be_there
 from resctrl import (
     FsProvider,
     GroupExistsError,
@@ -92,7 +93,7 @@ def place(
     Raises:
         Exception: What the source raises.
     """
-    groups = (asked.path, *(group for group in asked.others if _is_there(resctrl, group)))
+    groups = (asked.path, *(group for group in asked.others if may_be_there(resctrl, group)))
     listed = _Listed(source)
     home = asked.path
     if make is not None and len(groups) > 1:
@@ -117,14 +118,6 @@ def _is_refusal(error: ResctrlError) -> bool:
 
 def _assigned(error: ResctrlError) -> int:
     return error.partial.assigned if error.partial is not None else 0
-
-
-def _is_there(resctrl: Resctrl[P], group: Path) -> bool:
-    """Tell whether a group is there, or may be: one that cannot be looked at is not gone for all we know."""
-    try:
-        return resctrl.fs.exists(group)
-    except OSError:
-        return True
 
 
 def _control_group(resctrl: Resctrl[P], group: Path) -> str:

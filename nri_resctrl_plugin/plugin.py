@@ -1,69 +1,47 @@
-"""ResctrlPlugin: what the runtime tells becomes facts, and what the agent asks becomes retries.
+"""ResctrlPlugin: what the runtime tells becomes facts, and what the agent asks becomes retries and audits.
 
-Owns: the public face: the NRI handler, the `retry_*` calls, events, start and end. Must not know: when a
-transition happens (`pods`), how work runs (`driver`, `worker`), bytes (`nri`).
+Owns: the public face: the calls of the agent, events, start and end. Must not know: what a handler does
+(`hearing`), when a transition happens (`pods`), how work runs (`driver`, `worker`), bytes (`nri`).
 
 Rules:
-    1. A handler applies its fact before its first await, and never raises: an error answer breaks pods.
-    2. Only START waits, for its own attempt, within its budget; what takes longer ends behind it.
-    3. A plugin belongs to the event loop that it is first used on. Several live side by side.
-    4. Nothing happens by a timer. Closing leaves groups in place.
+    1. A plugin belongs to the event loop that it is first used on. Several live side by side.
+    2. Nothing happens by a timer. Closing leaves groups in place.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
-import structlog
-from attrs import evolve
-
+from nri_resctrl_plugin.audit import Audits
 from nri_resctrl_plugin.cgroups import CgroupPidSource
 from nri_resctrl_plugin.config import ResctrlPluginConfig
 from nri_resctrl_plugin.driver import Driver
 from nri_resctrl_plugin.errors import ConfigError
-from nri_resctrl_plugin.facts import container_told, pod_ref, synchronized
+from nri_resctrl_plugin.hearing import Hearing
 from nri_resctrl_plugin.hub import EventHub
-from nri_resctrl_plugin.model import ContainerId, PodUid, SandboxId
+from nri_resctrl_plugin.model import ContainerId, PodUid
 from nri_resctrl_plugin.nri.stub import NriStub
-from nri_resctrl_plugin.pods import (
-    ContainerRemoved,
-    ContainerStarted,
-    ContainerStopped,
-    PodRemoved,
-    PodStarted,
-    PodStopped,
-)
 from nri_resctrl_plugin.retries import Retries
 from nri_resctrl_plugin.worker import Worker
 from resctrl import FsProvider, RealFs, Resctrl, ResctrlConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from structlog.typing import FilteringBoundLogger
+    from collections.abc import Callable
 
     from nri_resctrl_plugin.cgroups import PidSource
     from nri_resctrl_plugin.events import Exists, PodResctrlAddOrUpdate, PodResctrlEvent
     from nri_resctrl_plugin.hub import EventRecord, EventStream
     from nri_resctrl_plugin.model import ContainerState
-    from nri_resctrl_plugin.nri.messages import Container, PodSandbox, RuntimeInfo
-    from nri_resctrl_plugin.reports import RetryReport
+    from nri_resctrl_plugin.reports import AuditReport, RetryReport
     from nri_resctrl_plugin.worker import Executor
 
 __all__ = ["ResctrlPlugin"]
 
 P = TypeVar("P", bound=FsProvider)
 
-LONGEST_START_WAIT: Final = 1.0
-"""Seconds that a START waits at most for its attempt: every other pod's events queue up behind it."""
 
-DEFAULT_REQUEST_TIMEOUT: Final = 2.0
-"""Seconds that a runtime waits for an answer where it does not say."""
-
-
-class ResctrlPlugin(Generic[P]):
+class ResctrlPlugin(Hearing[P]):
     """Keeps one monitoring group per pod and tells how complete it is.
 
     Args:
@@ -136,15 +114,12 @@ class ResctrlPlugin(Generic[P]):
         pid_source: PidSource | None,
         executor: Executor | None,
     ) -> None:
-        self._own_source = pid_source is None
         source = pid_source if pid_source is not None else CgroupPidSource(config.cgroup_root)
         self._hub = EventHub()
-        self._driver: Driver[P] = Driver(
-            config, resctrl, source, executor if executor is not None else Worker(), self._hub
-        )
-        self._retries: Retries[P] = Retries(self._driver)
-        self._start_wait = min(LONGEST_START_WAIT, DEFAULT_REQUEST_TIMEOUT / 2)
-        self._log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin")
+        driver = Driver(config, resctrl, source, executor if executor is not None else Worker(), self._hub)
+        self._begin_to_hear(driver, own_source=pid_source is None)
+        self._retries: Retries[P] = Retries(driver)
+        self._audits: Audits[P] = Audits(driver)
 
     # --- life ---
 
@@ -161,7 +136,8 @@ class ResctrlPlugin(Generic[P]):
             timeout: Seconds to wait for the running job; one that hangs in the kernel is left behind.
         """
         await self._driver.close(timeout)
-        await self._retries.close()
+        await self._retries.passes.ended()
+        await self._audits.passes.ended()
         self._hub.close()
 
     async def run(
@@ -187,8 +163,12 @@ class ResctrlPlugin(Generic[P]):
             await stub.close()
 
     async def settled(self) -> None:
-        """Wait until nothing is in flight: no startup, no work of a pod, no pass of retries."""
-        await self._retries.settled()
+        """Wait until nothing is in flight: no startup, no work of a pod, no pass of retries, no audit."""
+        await self._driver.settled()
+        while self._retries.passes.running or self._audits.passes.running:
+            await self._retries.passes.ended()
+            await self._audits.passes.ended()
+            await self._driver.settled()
 
     # --- what the agent asks ---
 
@@ -234,6 +214,19 @@ class ResctrlPlugin(Generic[P]):
         """
         return await self._retries.all_once()
 
+    async def audit_once(self) -> AuditReport:
+        """See whether all is as it is believed to be, and mend what is not; raises nothing.
+
+        Pods whose cgroups are all gone though no event came are dropped. Of every pod whose group Exists, the
+        group and the threads of its containers are looked at: threads astray (an exec'd process, one that
+        another agent moved) make the container PARTIAL and are assigned; a group that somebody removed is
+        made again. Each real change is told by an event. A call during an audit joins it.
+
+        Returns:
+            What it saw and did.
+        """
+        return await self._audits.once()
+
     # --- what the agent is told ---
 
     def events(self) -> EventStream:
@@ -264,98 +257,6 @@ class ResctrlPlugin(Generic[P]):
     def config(self) -> ResctrlPluginConfig:
         """The settings in force."""
         return self._driver.config
-
-    # --- what the runtime tells (NriHandler) ---
-
-    async def configure(self, runtime: RuntimeInfo) -> None:
-        """Take the runtime's time limit, and its settings where it launched us with some."""
-        limit = runtime.request_timeout if runtime.request_timeout > 0 else DEFAULT_REQUEST_TIMEOUT
-        self._start_wait = min(LONGEST_START_WAIT, limit / 2)
-        with self._logged("configure"):
-            self._take_settings(runtime.config)
-
-    async def synchronize(self, pods: Sequence[PodSandbox], containers: Sequence[Container]) -> None:
-        """Take in everything that exists; the work that follows is done behind."""
-        with self._logged("synchronize"):
-            self._tell_left_alone(containers)
-            self._driver.take(synchronized(pods, containers))
-
-    async def run_pod_sandbox(self, pod: PodSandbox) -> None:
-        """A pod sandbox runs."""
-        with self._logged("run_pod_sandbox"):
-            self._driver.take(PodStarted(pod_ref(pod)))
-
-    async def stop_pod_sandbox(self, pod: PodSandbox) -> None:
-        """A pod sandbox stopped."""
-        with self._logged("stop_pod_sandbox"):
-            self._driver.take(PodStopped(SandboxId(pod.id)))
-
-    async def remove_pod_sandbox(self, pod: PodSandbox) -> None:
-        """A pod sandbox is gone."""
-        with self._logged("remove_pod_sandbox"):
-            self._driver.take(PodRemoved(SandboxId(pod.id)))
-
-    async def start_container(self, pod: PodSandbox | None, container: Container) -> None:
-        """A container is about to run: wait for its threads to be assigned, within the budget."""
-        container_id = ContainerId(container.id)
-        with self._logged("start_container"):
-            self._tell_left_alone((container,))
-            told = container_told(container, pod)
-            self._driver.take_start(ContainerStarted(told, pod_ref(pod) if pod is not None else None))
-            await self._driver.attempt_ended(container_id, self._start_wait)
-
-    async def stop_container(self, pod: PodSandbox | None, container: Container) -> None:  # noqa: ARG002 - NriHandler
-        """A container's processes are gone."""
-        with self._logged("stop_container"):
-            self._driver.take(ContainerStopped(ContainerId(container.id)))
-
-    async def remove_container(self, pod: PodSandbox | None, container: Container) -> None:  # noqa: ARG002 - NriHandler
-        """A container is gone."""
-        with self._logged("remove_container"):
-            self._driver.take(ContainerRemoved(ContainerId(container.id)))
-
-    async def update_container(self, pod: PodSandbox | None, container: Container) -> None:
-        """A container's resources change: nothing that concerns us."""
-
-    # --- within ---
-
-    @contextmanager
-    def _logged(self, call: str) -> Iterator[None]:
-        """Log what a handler raises instead of passing it on."""
-        try:
-            yield
-        except Exception:  # noqa: BLE001 - whatever it is, the runtime must not see it: it would fail a pod
-            self._log.exception("event_failed", call=call)
-
-    def _tell_left_alone(self, containers: Sequence[Container]) -> None:
-        for container in containers:
-            if container.enable_monitoring:
-                self._log.info("container_left_to_runtime", container_id=container.id, name=container.name)
-
-    def _take_settings(self, text: str) -> None:
-        """Overlay the settings that the runtime carries; a plugin that it launched has no others."""
-        present = self._driver.config
-        try:
-            config = ResctrlPluginConfig.from_yaml(text, source="the runtime's configuration", base=present)
-        except ConfigError as error:
-            # An end here would end the runtime that launched us; a sweep could hit somebody else's groups.
-            self._log.error("configuration_refused", error=str(error), consequence="nothing is swept")
-            config = evolve(present, cleanup_on_start=False)
-        if config == present:
-            return
-        if not self._driver.untouched:
-            self._log.warning("configuration_ignored", reason="groups may have been made already")
-            return
-        given = self._driver.resctrl.config
-        moved = config.resctrl_root != present.resctrl_root
-        root = config.resctrl_root if moved else given.root
-        self._driver.reconfigure(
-            config,
-            Resctrl.with_provider(
-                self._driver.resctrl.fs, ResctrlConfig(root=root, group_prefix=config.group_prefix)
-            ),
-            CgroupPidSource(config.cgroup_root) if self._own_source else None,
-        )
 
 
 def _resctrl_config(config: ResctrlPluginConfig) -> ResctrlConfig:

@@ -45,6 +45,10 @@ class Questions:
         """Whether no action is in flight."""
         return not self._state.in_flight
 
+    def busy(self, pod_uid: PodUid) -> bool:
+        """Whether an action of the pod is in flight, even if the pod is gone meanwhile."""
+        return pod_uid in self._state.in_flight
+
     def snapshot(self) -> dict[PodUid, PodResctrlAddOrUpdate]:
         """What a consumer of every event holds: each pod as last told."""
         return {uid: pod.told for uid, pod in self._state.pods.items() if pod.told is not None}

@@ -1,6 +1,6 @@
-"""What one pass of retries did, as values.
+"""What one pass of retries, or one audit, did, as values.
 
-Owns: the shape of the report. Must not know: how the pass is made.
+Owns: the shape of the reports. Must not know: how a pass is made.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from enum import Enum
 
 from attrs import field, frozen
 
-__all__ = ["RetryFailure", "RetryReport", "RetrySubject"]
+__all__ = ["AuditReport", "RetryFailure", "RetryReport", "RetrySubject"]
 
 
 class RetrySubject(Enum):
-    """What was tried again."""
+    """What was tried again, or looked at."""
 
     ORPHAN = "orphan"
     """A group whose pod is gone and whose deletion failed; its id is the pod's uid."""
@@ -25,7 +25,7 @@ class RetrySubject(Enum):
 
 @frozen
 class RetryFailure:
-    """One thing that failed again.
+    """One thing that failed, again or in an audit.
 
     Attributes:
         subject: What kind of thing.
@@ -63,3 +63,38 @@ class RetryReport:
     containers_reconciled: int = 0
     containers_partial: int = 0
     failures: tuple[RetryFailure, ...] = ()
+
+
+@frozen(kw_only=True)
+class AuditReport:
+    """What `audit_once` saw and did.
+
+    Attributes:
+        pods: Pods whose group and containers were looked at.
+        containers: Their containers that were looked at.
+        containers_astray: Those of them with live threads in no group of their pod.
+        threads_astray: How many threads that were.
+        containers_reconciled: Containers that are reconciled now: those astray whose threads are assigned,
+            and partial ones that turned out to be complete.
+        containers_dropped: Containers whose cgroup is gone though no event told.
+        groups_recreated: Groups that somebody had removed and that exist again.
+        pods_dropped: Pods whose sandboxes and containers are all gone though no event told.
+        groups_deleted: Groups of these that were deleted.
+        failures: Every error, in the order of looking. A container that does not converge is no error.
+    """
+
+    pods: int = 0
+    containers: int = 0
+    containers_astray: int = 0
+    threads_astray: int = 0
+    containers_reconciled: int = 0
+    containers_dropped: int = 0
+    groups_recreated: int = 0
+    pods_dropped: int = 0
+    groups_deleted: int = 0
+    failures: tuple[RetryFailure, ...] = ()
+
+    @property
+    def found_something(self) -> bool:
+        """Whether anything was not as it was believed to be, or could not be seen."""
+        return self != AuditReport(pods=self.pods, containers=self.containers)

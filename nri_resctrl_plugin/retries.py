@@ -12,13 +12,13 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from attrs import define, field
 
 from nri_resctrl_plugin.errors import ContainerNotFoundError, PluginClosedError, PodNotFoundError
 from nri_resctrl_plugin.events import Exists
+from nri_resctrl_plugin.joining import Joined
 from nri_resctrl_plugin.model import ContainerId, ContainerState, PodUid
 from nri_resctrl_plugin.pods import ContainerRetried, GroupRetried, OrphanRetried
 from nri_resctrl_plugin.reports import RetryFailure, RetryReport, RetrySubject
@@ -64,11 +64,15 @@ class _Tally:
 
 
 class Retries(Generic[P]):
-    """The retry calls over one driver."""
+    """The retry calls over one driver.
+
+    Attributes:
+        passes: The passes of `all_once`, one at a time.
+    """
 
     def __init__(self, driver: Driver[P]) -> None:
         self._driver = driver
-        self._pass: asyncio.Task[RetryReport] | None = None
+        self.passes: Joined[RetryReport] = Joined(self._make_pass, "resctrl retry pass")
 
     async def group(self, pod_uid: PodUid) -> Exists:
         """Try a pod's group again; see `ResctrlPlugin.retry_group_creation`."""
@@ -112,22 +116,7 @@ class Retries(Generic[P]):
 
     async def all_once(self) -> RetryReport:
         """Make one pass, or join the one that runs; see `ResctrlPlugin.retry_all_once`."""
-        if self._pass is None or self._pass.done():
-            self._pass = asyncio.create_task(self._make_pass(), name="resctrl retry pass")
-        # Shielded: a caller that gives up must not end the pass of the others.
-        return await asyncio.shield(self._pass)
-
-    async def settled(self) -> None:
-        """Wait until no pass runs and nothing is in flight."""
-        await self._driver.settled()
-        while self._pass is not None and not self._pass.done():
-            await asyncio.wait({self._pass})
-            await self._driver.settled()
-
-    async def close(self) -> None:
-        """Let a running pass end; call it once the driver answers everybody."""
-        if self._pass is not None:
-            await asyncio.wait({self._pass})
+        return await self.passes.run()
 
     async def _make_pass(self) -> RetryReport:
         tally = _Tally()
@@ -147,7 +136,7 @@ class Retries(Generic[P]):
             if isinstance(outcome, Exception):
                 tally.orphans_kept += 1
                 tally.fail(RetrySubject.ORPHAN, pod_uid, outcome)
-            else:
+            elif outcome:
                 tally.orphans_deleted += 1
 
     async def _retry_groups(self, tally: _Tally) -> None:

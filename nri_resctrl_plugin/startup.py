@@ -1,24 +1,33 @@
-"""What happens once per plugin, before any group is made: the mount, and the sweep of stale groups.
+"""What happens once per plugin, before any group is made: the mount, the sweep of stale groups, the adoption.
 
-Owns: the two steps and their log records. Must not know: when they are due, pods, events.
+Owns: the steps and their log records. Must not know: when they are due, events, what becomes of a pod.
 
 Rules:
     1. The sweep comes after the mount and only where the mount is there.
     2. A failure is logged and stops nothing: without a mount every group comes out Failed with that reason.
-    3. A sweep leaves exactly one INFO record, `startup_cleanup`, with the four counters; and no event.
+    3. A sweep leaves exactly one INFO record, `startup_cleanup`, with the five counters; and no event.
+    4. Where groups are adopted, those of the pods that the runtime lists stay, wherever they stand, with
+       their threads and counters; all others with our prefix go as ever. Without `cleanup_on_start` nothing
+       goes, under either policy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
+from nri_resctrl_plugin.model import PodUid
 from resctrl import CleanupReport, FsProvider
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from structlog.typing import FilteringBoundLogger
 
+    from nri_resctrl_plugin.config import ResctrlPluginConfig
     from resctrl import Resctrl
 
 __all__ = ["StartupResult", "log_startup", "start_up"]
@@ -32,33 +41,63 @@ class StartupResult:
 
     Attributes:
         mount_error: Why resctrl is not usable; then there was no sweep.
-        sweep_error: Why the sweep ended early.
+        sweep_error: Why the sweep, or the adoption, ended early.
         report: What the sweep did, if there was one.
+        adopted: The groups of listed pods that were there: the one below the default group first.
     """
 
     mount_error: Exception | None = None
     sweep_error: Exception | None = None
     report: CleanupReport | None = None
+    adopted: Mapping[PodUid, tuple[Path, ...]] = field(factory=dict)
 
 
-def start_up(resctrl: Resctrl[P], *, auto_mount: bool, sweep: bool) -> StartupResult:
-    """Ensure the mount, then sweep; blocks, and raises nothing."""
+def start_up(
+    resctrl: Resctrl[P], config: ResctrlPluginConfig, listed: Collection[PodUid] | None
+) -> StartupResult:
+    """Ensure the mount, then sweep and adopt as the settings say; blocks, and raises nothing.
+
+    Args:
+        resctrl: Where the groups are.
+        config: `auto_mount`, `cleanup_on_start`, `startup_policy` and `class_placement` count.
+        listed: The pods of the first Synchronize; None where groups may be made already: then nothing is
+            swept or adopted.
+    """
     try:
-        resctrl.ensure_mounted(auto_mount=auto_mount)
+        resctrl.ensure_mounted(auto_mount=config.auto_mount)
     except Exception as error:  # noqa: BLE001 - whatever it is, groups will come out Failed with it
         return StartupResult(mount_error=error)
+    if listed is None:
+        return StartupResult()
+    report = None
     try:
-        return StartupResult(report=resctrl.cleanup_all() if sweep else None)
+        pods = listed if config.startup_policy == "adopt" else ()
+        names = {resctrl.group_path(pod_uid).name: pod_uid for pod_uid in pods}
+        if config.cleanup_on_start:
+            report = resctrl.cleanup_all(below_control_groups=config.class_placement, keep=names)
+        adopted = _adopted(resctrl, names, below_control_groups=config.class_placement) if names else {}
+        return StartupResult(report=report, adopted=adopted)
     except Exception as error:  # noqa: BLE001 - a failed sweep leaves stale groups and stops nothing
-        return StartupResult(sweep_error=error)
+        return StartupResult(sweep_error=error, report=report)
+
+
+def _adopted(
+    resctrl: Resctrl[P], names: Mapping[str, PodUid], *, below_control_groups: bool
+) -> dict[PodUid, tuple[Path, ...]]:
+    """Return which groups are those of listed pods, by their names."""
+    found: dict[PodUid, tuple[Path, ...]] = {}
+    groups = [each for each in resctrl.list_groups() if each.name in names]
+    for group in sorted(groups, key=lambda each: each.control_group):
+        if below_control_groups or not group.control_group:
+            pod_uid = names[group.name]
+            found[pod_uid] = (*found.get(pod_uid, ()), group.path)
+    return found
 
 
 def log_startup(log: FilteringBoundLogger, result: StartupResult) -> None:
     """Leave the records of a startup."""
     if result.mount_error is not None:
         log.error("startup_mount_failed", error=str(result.mount_error))
-    if result.sweep_error is not None:
-        log.error("startup_cleanup_failed", error=str(result.sweep_error))
     if result.report is not None:
         log.info(
             "startup_cleanup",
@@ -66,4 +105,10 @@ def log_startup(log: FilteringBoundLogger, result: StartupResult) -> None:
             removal_failures=result.report.removal_failures,
             removal_race=result.report.removal_race,
             non_prefix_groups=result.report.non_prefix_groups,
+            kept=result.report.kept,
         )
+    if result.sweep_error is not None:
+        log.error("startup_cleanup_failed", error=str(result.sweep_error))
+    if result.adopted:
+        groups = sum(len(paths) for paths in result.adopted.values())
+        log.info("startup_adopted", pods=len(result.adopted), groups=groups)

@@ -1,17 +1,19 @@
 """Who waits for what, and what they are answered.
 
-Owns: the waiters of attempts, creations and deletions. Must not know: how the work runs, or why they wait.
+Owns: the waiters of attempts, creations, deletions, inspections, of a pod at rest, and of single looks. Must
+not know: how the work runs, or why they wait.
 
 Rules:
     1. Whoever waits is answered at the very fact that ends the waiting, with the state of that moment.
     2. An answer is a value or an error as a value, never an exception that nobody might collect.
-    3. What went away is an answer too: PodNotFoundError, ContainerNotFoundError.
+    3. What went away is an answer too: PodNotFoundError, ContainerNotFoundError. So is that the plugin is
+       closed, to whoever waits then and to whoever would begin to wait after it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from attrs import define, field
 
@@ -20,11 +22,13 @@ from nri_resctrl_plugin.events import Exists
 from nri_resctrl_plugin.model import PodUid
 
 if TYPE_CHECKING:
+    from nri_resctrl_plugin.inspection import Inspection
     from nri_resctrl_plugin.model import ContainerId, ContainerState
     from nri_resctrl_plugin.pods import PodTable
 
 __all__ = ["Answer", "Waiters"]
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 Answer: TypeAlias = "asyncio.Future[T | Exception]"
@@ -39,15 +43,19 @@ class _Waiting(Generic[T]):
         answers: One per waiter.
         error: The last failure while they wait.
         collects: One of them will raise or report the failure, so nobody need log it.
+        outcome: What they are answered, where that is known from the beginning.
     """
 
     pod_uid: PodUid | None
     answers: list[Answer[T]] = field(factory=list)
     error: Exception | None = None
     collects: bool = False
+    outcome: T | Exception | None = None
 
     def add(self) -> Answer[T]:
         answer: Answer[T] = asyncio.get_running_loop().create_future()
+        if self.outcome is not None:
+            answer.set_result(self.outcome)
         self.answers = [each for each in self.answers if not each.done()]  # who gave up is forgotten
         self.answers.append(answer)
         return answer
@@ -66,6 +74,10 @@ class Waiters:
         self._attempts: dict[ContainerId, _Waiting[ContainerState]] = {}
         self._creations: dict[PodUid, _Waiting[Exists]] = {}
         self._deletions: dict[PodUid, _Waiting[bool]] = {}
+        self._inspections: dict[PodUid, _Waiting[Inspection]] = {}
+        self._rests: dict[PodUid, _Waiting[bool]] = {}
+        self._looks: set[asyncio.Future[Any]] = set()
+        self._closed = False
 
     # --- to wait ---
 
@@ -79,18 +91,43 @@ class Waiters:
         Returns:
             The state then, or the error: the hard failure of the reconcile, or what is not there any more.
         """
-        pod_uid = self._table.container_pod(container_id)
-        waiting = self._attempts.setdefault(container_id, _Waiting(pod_uid))
+        waiting = self._of(self._attempts, container_id, self._table.container_pod(container_id))
         waiting.collects |= collects
         return waiting.add()
 
     def creation(self, pod_uid: PodUid) -> Answer[Exists]:
         """Wait for the end of a pod's group creation: the group, why it was refused, or PodNotFoundError."""
-        return self._creations.setdefault(pod_uid, _Waiting(pod_uid)).add()
+        return self._of(self._creations, pod_uid, pod_uid).add()
 
     def deletion(self, pod_uid: PodUid) -> Answer[bool]:
-        """Wait for the end of the deletion that the next fact begins: True, or why it failed."""
-        return self._deletions.setdefault(pod_uid, _Waiting(pod_uid)).add()
+        """Wait for the end of the deletion that the next fact begins, now or after what is in flight.
+
+        Returns:
+            True, or why it failed; False where nothing was deleted.
+        """
+        return self._of(self._deletions, pod_uid, pod_uid).add()
+
+    def inspection(self, pod_uid: PodUid) -> Answer[Inspection]:
+        """Wait for the end of the inspection that the next fact begins: what it saw."""
+        return self._of(self._inspections, pod_uid, pod_uid).add()
+
+    def rest(self, pod_uid: PodUid) -> Answer[bool]:
+        """Wait until no action of a pod is in flight; True then, whether or not the pod still lives."""
+        return self._of(self._rests, pod_uid, pod_uid).add()
+
+    def look(self) -> Answer[T]:
+        """Wait for something that the caller resolves itself, unless the plugin is closed first."""
+        answer: Answer[T] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            answer.set_result(PluginClosedError())
+        self._looks.add(answer)
+        answer.add_done_callback(self._looks.discard)
+        return answer
+
+    def _of(self, kind: dict[K, _Waiting[T]], key: K, pod_uid: PodUid | None) -> _Waiting[T]:
+        if self._closed:
+            return _Waiting(pod_uid, outcome=PluginClosedError())
+        return kind.setdefault(key, _Waiting(pod_uid))
 
     # --- to be told ---
 
@@ -118,6 +155,12 @@ class Waiters:
         waiting.resolve(error if error is not None else True)
         return True
 
+    def inspection_ended(self, pod_uid: PodUid, seen: Inspection) -> None:
+        """Take what an inspection saw and tell who waits for it."""
+        waiting = self._inspections.pop(pod_uid, None)
+        if waiting is not None:
+            waiting.resolve(seen)
+
     def answer(self) -> None:
         """Answer everybody whose waiting has ended with the present state of the table."""
         for container_id, attempt in list(self._attempts.items()):
@@ -128,16 +171,21 @@ class Waiters:
             if not self._table.creation_pending(pod_uid):  # nor is one of a pod that is gone
                 del self._creations[pod_uid]
                 creation.resolve(self._end_of_creation(pod_uid, creation))
+        for waiting, outcome in ((self._deletions, False), (self._rests, True)):
+            for pod_uid in [each for each in waiting if not self._table.busy(each)]:
+                waiting.pop(pod_uid).resolve(outcome)
 
     def close(self) -> None:
         """Answer everybody with PluginClosedError."""
-        for attempt in self._attempts.values():
-            attempt.resolve(PluginClosedError())
-        for creation in self._creations.values():
-            creation.resolve(PluginClosedError())
-        for deletion in self._deletions.values():
-            deletion.resolve(PluginClosedError())
-        self._attempts, self._creations, self._deletions = {}, {}, {}
+        self._closed = True
+        closed = PluginClosedError()
+        for kind in (self._attempts, self._creations, self._deletions, self._inspections, self._rests):
+            for waiting in kind.values():
+                waiting.resolve(closed)
+            kind.clear()
+        for look in tuple(self._looks):
+            if not look.done():
+                look.set_result(closed)
 
     def _end_of_attempt(
         self, container_id: ContainerId, attempt: _Waiting[ContainerState]

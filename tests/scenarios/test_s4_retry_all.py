@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nri_resctrl_plugin import RetryReport, RetrySubject
+from nri_resctrl_plugin import ResctrlPluginConfig, RetryReport, RetrySubject
 from nri_resctrl_plugin.model import ContainerState
 from resctrl import CapacityError, ResctrlIOError, RmidsBusyError, TaskNotInParentError
 from resctrl.testing import FakePidSource
@@ -111,9 +111,9 @@ async def test_a_group_that_fails_otherwise_ends_nothing(world: World) -> None:
 
 @pytest.mark.needs(Capability.CONTROL_GROUPS)
 async def test_a_container_that_can_never_be_assigned_ends_nothing(world: World) -> None:
-    """One in another control group stays PARTIAL and is reported; those around it are reconciled."""
+    """One in another control group, without placement, stays PARTIAL and is reported; the others are not."""
     source = FakePidSource()
-    async with Scene(world, source=source) as scene:
+    async with Scene(world, ResctrlPluginConfig(class_placement=False), source=source) as scene:
         pod = scene.pod("one")
         await scene.run(pod)
         first, classed, last = (world.new_container(2) for _ in range(3))

@@ -53,8 +53,8 @@ async def test_prefixed_groups_at_both_levels_are_removed(world: World) -> None:
 
 @pytest.mark.needs(Capability.CONTROL_GROUPS)
 async def test_a_control_groups_own_groups_are_left_alone(world: World) -> None:
-    """What stands in the mon_groups of somebody's control group is not looked at, whatever its name."""
-    async with Scene(world) as scene:
+    """Without placement, what stands in a control group's mon_groups is not looked at, whatever its name."""
+    async with Scene(world, ResctrlPluginConfig(class_placement=False)) as scene:
         control = world.root / f"{world.others_prefix}ctrl"
         inner = control / "mon_groups" / f"{world.prefix}inner"
         world.add_group(control)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 from pathlib import Path
 from typing import NoReturn
 
@@ -236,7 +237,7 @@ def test_a_hard_error_is_logged_and_leaves_the_container_partial(operation: str,
 
     async def main() -> None:
         it = bench()
-        it.faults.fail(operation, number)
+        it.faults.fail(operation, number, times=math.inf)
         with capture_logs() as logs:
             await it.start("c", "s", "a")
         assert await told(it) == [add("a", 1, 0)]

@@ -284,7 +284,7 @@ def test_a_hard_error_is_raised_and_the_container_stays_partial(
     async def main() -> None:
         it = bench()
         await partial_container(it)
-        it.faults.fail(operation, number)
+        it.faults.fail(operation, number, times=math.inf)
         with capture_logs() as logs, pytest.raises(error):
             await it.plugin.retry_container_reconcile("c")
         assert logs == []

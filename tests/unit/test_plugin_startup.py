@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import MutableMapping
+from collections.abc import Collection, MutableMapping
 from typing import Any
 
 import pytest
@@ -65,6 +65,7 @@ def test_the_first_synchronize_sweeps_before_any_group_is_made() -> None:
                 "removal_failures": 1,
                 "removal_race": 1,
                 "non_prefix_groups": 2,
+                "kept": 0,
             }
         ]
         order = [call.operation for call in it.fs.calls]
@@ -111,8 +112,8 @@ def test_later_synchronizes_only_diff() -> None:
 class SweepsEachTime(Driver[Provider]):
     """The classic bug: cleanup on each Synchronize."""
 
-    def _begin_with_sweep(self) -> None:
-        self._begin(sweep=True)
+    def _begin_with_sweep(self, listed: Collection[PodUid]) -> None:
+        self._begin(listed)
 
 
 def test_a_sweep_on_each_synchronize_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,188 @@
+"""Looking whether all is as it is believed to be, and mending what is not: only ever because somebody calls.
+
+Owns: the rules of `audit_once`. Must not know: NRI, threads, what a finding changes (`pods`), when to call.
+
+Rules:
+    1. First the census, a small job per pod: sandboxes that are surely gone, with all their containers, are
+       removed as if the runtime had told. Then each pod whose group Exists is inspected, and what turns out
+       astray or lost is mended by the table's own ways before the next pod has its turn.
+    2. A pod that is busy is waited for: what it is busy with may leave others of its containers unseen.
+    3. A cgroup is looked at once, when the audit first meets it, so that it can be missed later; after that,
+       those of containers are looked at only where their sandbox's is gone.
+    4. One bad item never ends an audit, and it raises nothing. Audits do not overlap: a second call joins.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from attrs import define, field
+
+from nri_resctrl_plugin.errors import ContainerNotFoundError, PluginClosedError, PodNotFoundError
+from nri_resctrl_plugin.events import Exists
+from nri_resctrl_plugin.joining import Joined
+from nri_resctrl_plugin.model import ContainerState
+from nri_resctrl_plugin.pods import Finding, PodAudited, PodRemoved
+from nri_resctrl_plugin.reports import AuditReport, RetryFailure, RetrySubject
+from resctrl import FsProvider
+
+if TYPE_CHECKING:
+    from nri_resctrl_plugin.driver import Driver
+    from nri_resctrl_plugin.inspection import Inspection
+    from nri_resctrl_plugin.model import ContainerCgroup, ContainerId, PodUid
+    from nri_resctrl_plugin.pods import LiveSandbox
+
+__all__ = ["Audits"]
+
+P = TypeVar("P", bound=FsProvider)
+
+_WENT_AWAY = (ContainerNotFoundError, PodNotFoundError, PluginClosedError)
+
+
+@define
+class _Tally:
+    """A report being made."""
+
+    pods: int = 0
+    containers: int = 0
+    containers_astray: int = 0
+    threads_astray: int = 0
+    containers_reconciled: int = 0
+    containers_dropped: int = 0
+    groups_recreated: int = 0
+    pods_dropped: int = 0
+    groups_deleted: int = 0
+    failures: list[RetryFailure] = field(factory=list)
+
+    def fail(self, subject: RetrySubject, name: str, error: Exception) -> None:
+        """Take an error, unless it says that its subject went away: that is no failure."""
+        if not isinstance(error, _WENT_AWAY):
+            self.failures.append(RetryFailure(subject, name, error))
+
+    def report(self) -> AuditReport:
+        return AuditReport(
+            pods=self.pods,
+            containers=self.containers,
+            containers_astray=self.containers_astray,
+            threads_astray=self.threads_astray,
+            containers_reconciled=self.containers_reconciled,
+            containers_dropped=self.containers_dropped,
+            groups_recreated=self.groups_recreated,
+            pods_dropped=self.pods_dropped,
+            groups_deleted=self.groups_deleted,
+            failures=tuple(self.failures),
+        )
+
+
+class Audits(Generic[P]):
+    """The audits of one driver.
+
+    Attributes:
+        passes: The passes of `once`, one at a time.
+    """
+
+    def __init__(self, driver: Driver[P]) -> None:
+        self._driver = driver
+        self._met: frozenset[ContainerCgroup] = frozenset()
+        self.passes: Joined[AuditReport] = Joined(self._make, "resctrl audit")
+
+    async def once(self) -> AuditReport:
+        """Make one audit, or join the one that runs; see `ResctrlPlugin.audit_once`."""
+        return await self.passes.run()
+
+    async def _make(self) -> AuditReport:
+        tally = _Tally()
+        partial = frozenset(self._driver.table.partial_containers())
+        await self._take_census(tally)
+        for pod_uid in dict.fromkeys(each.pod_uid for each in self._driver.table.sandboxes()):
+            await self._audit(pod_uid, partial, tally)
+        return tally.report()
+
+    # --- the census ---
+
+    async def _take_census(self, tally: _Tally) -> None:
+        by_pod: dict[PodUid, list[LiveSandbox]] = {}
+        for sandbox in self._driver.table.sandboxes():
+            by_pod.setdefault(sandbox.pod_uid, []).append(sandbox)
+        for pod_uid, sandboxes in by_pod.items():
+            await self._count(pod_uid, sandboxes, tally)
+        self._met = frozenset(
+            each for sandbox in self._driver.table.sandboxes() for each in sandbox.containers
+        )
+
+    async def _count(self, pod_uid: PodUid, sandboxes: list[LiveSandbox], tally: _Tally) -> None:
+        driver = self._driver
+        jobs = driver.jobs
+        unmet = {each for sandbox in sandboxes for each in sandbox.containers} - self._met
+        ended = await driver.look(lambda: jobs.ended(sandboxes, unmet))
+        if isinstance(ended, Exception):
+            tally.fail(RetrySubject.GROUP, pod_uid, ended)
+            return
+        for sandbox_id in ended:
+            lived = driver.table.knows_pod(pod_uid)
+            answer = driver.waiters.deletion(pod_uid)
+            driver.take(PodRemoved(sandbox_id))
+            tally.pods_dropped += lived and not driver.table.knows_pod(pod_uid)
+            outcome = await answer
+            if isinstance(outcome, Exception):
+                tally.fail(RetrySubject.ORPHAN, pod_uid, outcome)
+            else:
+                tally.groups_deleted += outcome
+
+    # --- one pod ---
+
+    async def _audit(self, pod_uid: PodUid, partial: frozenset[ContainerId], tally: _Tally) -> None:
+        driver, table = self._driver, self._driver.table
+        while table.busy(pod_uid) and not driver.closed:
+            await driver.waiters.rest(pod_uid)
+        if driver.closed or not isinstance(table.group_state(pod_uid), Exists):
+            return
+        answer = driver.waiters.inspection(pod_uid)
+        driver.take(PodAudited(pod_uid))
+        seen = await answer
+        if isinstance(seen, Exception):
+            return  # the plugin is closed
+        tally.pods += 1
+        tally.containers += len(seen.findings)
+        tally.threads_astray += seen.threads_astray
+        tally.containers_astray += sum(finding is Finding.ASTRAY for _, finding in seen.findings)
+        tally.containers_dropped += sum(finding is Finding.GONE for _, finding in seen.findings)
+        for container_id, error in seen.failures:
+            if container_id is None:
+                tally.fail(RetrySubject.GROUP, pod_uid, error)
+            else:
+                tally.fail(RetrySubject.CONTAINER, container_id, error)
+        if seen.lost:
+            await self._see_it_made(pod_uid, tally)
+        await self._see_them_mended(seen, partial, tally)
+
+    async def _see_it_made(self, pod_uid: PodUid, tally: _Tally) -> None:
+        """Wait for the group that takes the place of the lost one."""
+        driver = self._driver
+        if not driver.table.creation_pending(pod_uid):
+            return
+        outcome = await driver.waiters.creation(pod_uid)
+        if isinstance(outcome, Exception):
+            tally.fail(RetrySubject.GROUP, pod_uid, outcome)
+        else:
+            tally.groups_recreated += 1
+
+    async def _see_them_mended(
+        self, seen: Inspection, partial: frozenset[ContainerId], tally: _Tally
+    ) -> None:
+        """Wait for the attempts that follow from the findings."""
+        driver = self._driver
+        answers = {
+            container_id: driver.waiters.attempt(container_id, collects=True)
+            for container_id, _ in seen.findings
+            if driver.table.attempt_pending(container_id)
+        }
+        for container_id, finding in seen.findings:
+            outcome: ContainerState | Exception | None = driver.table.container_state(container_id)
+            if container_id in answers:
+                outcome = await answers[container_id]
+            if isinstance(outcome, Exception):
+                tally.fail(RetrySubject.CONTAINER, container_id, outcome)
+            elif outcome is ContainerState.RECONCILED:
+                mended = container_id in answers or finding is Finding.ASTRAY or container_id in partial
+                tally.containers_reconciled += mended

@@ -1,0 +1,116 @@
+"""What the worker does for the pod table: each action as one blocking call.
+
+Owns: how an action is carried out with the settings in force, and the groups that wait for adoption. Must not
+know: the table, the event loop, who waits.
+
+Rules:
+    1. All of it runs on the worker, one call at a time: so nothing here needs a lock.
+    2. A call is one action: at most one mkdir, the rmdirs of one pod, or one container.
+    3. What goes wrong is raised, or is in the value where the value says more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from nri_resctrl_plugin.budget import create_within
+from nri_resctrl_plugin.inspection import ended_sandboxes, inspect
+from nri_resctrl_plugin.placement import place
+from nri_resctrl_plugin.pods import GroupCreated
+from nri_resctrl_plugin.presence import may_be_there
+from nri_resctrl_plugin.startup import start_up
+from resctrl import FsProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from pathlib import Path
+
+    from nri_resctrl_plugin.cgroups import PidSource
+    from nri_resctrl_plugin.config import ResctrlPluginConfig
+    from nri_resctrl_plugin.inspection import Inspection
+    from nri_resctrl_plugin.model import ContainerCgroup, PodUid, SandboxId
+    from nri_resctrl_plugin.placement import Placed
+    from nri_resctrl_plugin.pods import DeleteGroup, Inspect, LiveSandbox, Reconcile
+    from nri_resctrl_plugin.startup import StartupResult
+    from resctrl import Resctrl
+
+__all__ = ["Jobs"]
+
+P = TypeVar("P", bound=FsProvider)
+
+
+class Jobs(Generic[P]):
+    """The calls, with given settings.
+
+    Args:
+        config: The plugin's settings.
+        resctrl: Where groups are made.
+        pid_source: Lists the threads of a container.
+    """
+
+    def __init__(self, config: ResctrlPluginConfig, resctrl: Resctrl[P], pid_source: PidSource) -> None:
+        self._config = config
+        self._resctrl = resctrl
+        self._source = pid_source
+        self._adopted: dict[PodUid, tuple[Path, ...]] = {}
+
+    def start_up(self, listed: Collection[PodUid] | None) -> StartupResult:
+        """Do what is due before the first group; raises nothing. See `startup.start_up`."""
+        result = start_up(self._resctrl, self._config, listed)
+        self._adopted = dict(result.adopted)
+        return result
+
+    def create(self, pod_uid: PodUid) -> GroupCreated:
+        """Make a pod's group, or find it; the groups that it was adopted with, the first time.
+
+        Raises:
+            resctrl.ResctrlError: It cannot be made.
+        """
+        adopted = [group for group in self._adopted.pop(pod_uid, ()) if may_be_there(self._resctrl, group)]
+        if adopted:
+            return GroupCreated(pod_uid, adopted[0], tuple(adopted[1:]))
+        made = create_within(self._resctrl, pod_uid, max_groups=self._config.max_groups)
+        return GroupCreated(pod_uid, made)
+
+    def delete(self, asked: DeleteGroup) -> None:
+        """Remove all groups of a pod.
+
+        Raises:
+            resctrl.ResctrlError: The first failure, after all were tried.
+        """
+        failures: list[Exception] = []
+        for group in (asked.path, *asked.others):
+            try:
+                self._resctrl.delete_group(group)
+            except Exception as error:  # noqa: BLE001 - the others take an RMID each and are to go all the same
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    def reconcile(self, asked: Reconcile) -> Placed:
+        """Put a container's threads into groups of its pod; see `placement.place`.
+
+        Raises:
+            CgroupError: Its threads cannot be listed.
+        """
+
+        def make(control_group: str) -> Path:
+            return create_within(
+                self._resctrl, asked.pod_uid, control_group, max_groups=self._config.max_groups
+            )
+
+        return place(
+            self._resctrl,
+            asked,
+            lambda: self._source.thread_ids(asked.cgroup),
+            self._config.max_reconcile_passes,
+            make if self._config.class_placement else None,
+        )
+
+    def inspect(self, asked: Inspect) -> Inspection:
+        """Look at a pod; see `inspection.inspect`."""
+        return inspect(self._resctrl, self._source, asked)
+
+    def ended(self, sandboxes: Iterable[LiveSandbox], unseen: Collection[ContainerCgroup]) -> list[SandboxId]:
+        """Return which sandboxes are gone unheard; see `inspection.ended_sandboxes`."""
+        return ended_sandboxes(self._source, sandboxes, unseen)
