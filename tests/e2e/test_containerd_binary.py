@@ -2,56 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from attrs import frozen
 
 from tests.e2e import observer
 from tests.e2e.containerd import Containerd, View
+from tests.e2e.lines import Lines
 from tests.e2e.pods import PodMaker
 from tests.e2e.waiting import until
 
 if TYPE_CHECKING:
     from tests.e2e.packages import Tools
-    from tests.e2e.pods import Pod
 
 PROGRAM = Path(sys.executable).parent / "nri-resctrl-plugin"
 """Where installing puts it: beside the interpreter."""
-
-
-@frozen
-class _Lines:
-    """What the program has told so far."""
-
-    file: Path
-
-    def all(self) -> list[dict[str, Any]]:
-        """Return every whole line."""
-        text = self.file.read_text() if self.file.exists() else ""
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-    def of(self, pod: Pod) -> list[str]:
-        """Return what was told of one pod, each event in a few words."""
-        return [_in_words(line) for line in self.all() if line["pod_uid"] == pod.uid]
-
-    async def until_last(self, pod: Pod, words: str) -> None:
-        """Wait until the last event of a pod is this."""
-        await until(f"the last line of {pod.uid} is: {words}", lambda: self.of(pod)[-1:] == [words])
-
-
-def _in_words(line: dict[str, Any]) -> str:
-    if line["type"] == "Removed":
-        return "removed"
-    state = line["group_state"]["type"]
-    return f"{state} {line['reconciled_containers']}/{line['total_containers']}"
 
 
 @pytest.fixture(params=["containerd", "unified_containerd"])
@@ -63,7 +34,7 @@ def daemon(request: pytest.FixtureRequest) -> Containerd:
 
 async def test_the_program_tells_pods_as_json_lines(daemon: Containerd, tmp_path: Path) -> None:
     """Older pods, new ones, one too many, the retry that mends it, removal, SIGTERM: all in its output."""
-    lines = _Lines(tmp_path / "events.jsonl")
+    lines = Lines(tmp_path / "events.jsonl")
     command = [
         *(["nsenter", f"--target={daemon.pid}", "--mount"] if daemon.view is View.UNIFIED else []),
         *(str(PROGRAM), "run", "--resctrl=fake", "--fake-rmids=3", "--retry-interval=0.2"),
@@ -114,7 +85,7 @@ async def test_the_program_tells_pods_as_json_lines(daemon: Containerd, tmp_path
 async def test_a_runtime_may_launch_the_program(tools: Tools) -> None:
     """Put where containerd looks for plugins, it is started with it, configured by it, and ends with it."""
     containerd = Containerd(tools)
-    lines = _Lines(containerd.directory / "events.jsonl")
+    lines = Lines(containerd.directory / "events.jsonl")
     containerd.install_plugin(
         f"10-{containerd.name}",
         f"exec '{PROGRAM}' run --resctrl=fake --events '{lines.file}' 2>'{containerd.directory}/plugin.log'",
