@@ -98,7 +98,7 @@ def walk(table: PodTable, seed: int) -> PodsWorld:
     names = list(CONTAINERS) if rng.random() < 0.7 else list(CONTAINERS)[: rng.randrange(1, 3)]
     homes = _homes(rng)
     wander = rng.random() < 0.2
-    world = PodsWorld(table)
+    world = PodsWorld(table=table)
     if rng.random() < 0.3:  # begin amid a life
         world.feed(_synchronized(rng, homes, names[0]))
         while world.pending:

@@ -9,7 +9,13 @@ import pytest
 from attrs import evolve
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from nri_resctrl_plugin.model import ContainerId, PodUid, SandboxId
 from nri_resctrl_plugin.pods import (
@@ -33,6 +39,7 @@ from nri_resctrl_plugin.pods import (
     PodStarted,
     PodStopped,
     PodTable,
+    Reconcile,
     Synchronized,
     TasksReconciled,
 )
@@ -66,6 +73,18 @@ _refs = st.builds(lambda sandbox_id, pid: sandbox(sandbox_id, pid=pid), _sandbox
 _paths = st.sampled_from([Path("/groups/found"), Path("/groups/gold/found"), Path("/groups/lead/found")])
 _groups = st.lists(_paths, max_size=3).map(tuple)
 _findings = st.lists(st.tuples(_containers, st.sampled_from(Finding)), max_size=4).map(tuple)
+_ends = st.one_of(
+    st.builds(PodStopped, _sandboxes),
+    st.builds(PodRemoved, _sandboxes),
+    st.builds(ContainerStopped, _containers),
+    st.builds(ContainerRemoved, _containers),
+)
+_retries = st.one_of(
+    st.builds(GroupRetried, _pods),
+    st.builds(ContainerRetried, _containers),
+    st.builds(OrphanRetried, _pods),
+)
+_picks, _variants = st.integers(0, len(PODS) - 1), st.integers(0, VARIANTS - 1)
 _completions = st.one_of(
     st.builds(GroupCreated, _pods, _paths, _groups),
     st.builds(GroupRefused, _pods, st.just("stray")),
@@ -83,22 +102,19 @@ class PodsMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = PodsWorld(type(self).new_table())
+        self.world = PodsWorld(table=type(self).new_table())
+
+    @initialize(amid=st.booleans(), words=st.lists(_words(started=st.just(True)), min_size=1, max_size=4))
+    def begin(self, words: list[Container], *, amid: bool) -> None:
+        """Nothing has happened yet, or all is well with pods that run."""
+        if amid:
+            self.world.feed(Synchronized(tuple(map(sandbox, SANDBOXES)), tuple(words)))
+            self.world.drain()
 
     @rule(pod=_refs)
     def run_pod_sandbox(self, pod: PodRef) -> None:
         """RUN_POD_SANDBOX, the first or again."""
         self.world.feed(PodStarted(pod))
-
-    @rule(sandbox_id=_sandboxes)
-    def stop_pod_sandbox(self, sandbox_id: SandboxId) -> None:
-        """STOP_POD_SANDBOX, of a known sandbox or not."""
-        self.world.feed(PodStopped(sandbox_id))
-
-    @rule(sandbox_id=_sandboxes)
-    def remove_pod_sandbox(self, sandbox_id: SandboxId) -> None:
-        """REMOVE_POD_SANDBOX, after a stop or without one."""
-        self.world.feed(PodRemoved(sandbox_id))
 
     @rule(word=_words(started=st.booleans()), with_pod=st.booleans(), pid=st.integers(0, 3))
     def start_container(self, word: Container, pid: int, *, with_pod: bool) -> None:
@@ -106,15 +122,10 @@ class PodsMachine(RuleBasedStateMachine):
         pod = sandbox(word.sandbox_id, pid=pid)
         self.world.feed(ContainerStarted(word, pod if with_pod else None))
 
-    @rule(container_id=_containers)
-    def stop_container(self, container_id: ContainerId) -> None:
-        """STOP_CONTAINER."""
-        self.world.feed(ContainerStopped(container_id))
-
-    @rule(container_id=_containers)
-    def remove_container(self, container_id: ContainerId) -> None:
-        """REMOVE_CONTAINER."""
-        self.world.feed(ContainerRemoved(container_id))
+    @rule(end=_ends)
+    def end(self, end: Fact) -> None:
+        """STOP or REMOVE, of a sandbox or a container, known or not, in any order."""
+        self.world.feed(end)
 
     @rule(
         pods=st.lists(_refs, max_size=4),
@@ -124,50 +135,63 @@ class PodsMachine(RuleBasedStateMachine):
         """Synchronize, listing anything."""
         self.world.feed(Synchronized(tuple(pods), tuple(words)))
 
-    @rule(pod_uid=_pods)
-    def retry_group(self, pod_uid: PodUid) -> None:
-        """The agent retries a group."""
-        self.world.feed(GroupRetried(pod_uid))
-
-    @rule(container_id=_containers)
-    def retry_container(self, container_id: ContainerId) -> None:
-        """The agent retries a container."""
-        self.world.feed(ContainerRetried(container_id))
-
-    @rule(pod_uid=_pods)
-    def retry_orphan(self, pod_uid: PodUid) -> None:
-        """The agent retries an orphan."""
-        self.world.feed(OrphanRetried(pod_uid))
+    @rule(retry=_retries)
+    def retry(self, retry: Fact) -> None:
+        """The agent retries a group, a container or an orphan."""
+        self.world.feed(retry)
 
     @rule(pod_uid=_pods)
     def audit_pod(self, pod_uid: PodUid) -> None:
         """The agent audits a pod."""
         self.world.feed(PodAudited(pod_uid))
 
-    @rule()
-    def take_census(self) -> None:
-        """The agent looks for sandboxes that ended without a word."""
-        self.world.take_census()
-
-    @rule(sandbox_id=_sandboxes)
-    def vanish(self, sandbox_id: SandboxId) -> None:
-        """A sandbox ends without a word."""
+    @rule(sandbox_id=_sandboxes, census=st.booleans())
+    def vanish(self, sandbox_id: SandboxId, *, census: bool) -> None:
+        """A sandbox ends without a word, and the agent takes a census, now or some time."""
         self.world.vanish(sandbox_id)
+        if census:
+            self.world.take_census()
 
-    @rule(pod_uid=_pods, which=st.integers(0, 2))
-    def lose_group(self, pod_uid: PodUid, which: int) -> None:
-        """Somebody removes a group."""
+    @rule(pod_uid=_pods, which=st.integers(0, 1), audited=st.booleans())
+    def lose_group(self, pod_uid: PodUid, which: int, *, audited: bool) -> None:
+        """Somebody removes a group, and the agent audits the pod, now or some time."""
         self.world.lose_group(pod_uid, which)
+        if audited:
+            self.world.feed(PodAudited(pod_uid))
 
-    @rule(container_id=_containers, group_class=st.sampled_from([None, *CLASSES]), ends=st.booleans())
-    def meddle(self, container_id: ContainerId, group_class: str | None, *, ends: bool) -> None:
-        """Somebody takes threads out of their group or class; perhaps they end without a word."""
+    @rule(
+        container_id=_containers,
+        group_class=st.sampled_from([None, *CLASSES]),
+        ends=st.sampled_from([False, False, True]),
+        audited=st.booleans(),
+    )
+    def meddle(
+        self, container_id: ContainerId, group_class: str | None, *, ends: bool, audited: bool
+    ) -> None:
+        """Somebody takes threads out of their group or class, or ends them; the pod is audited some time."""
         self.world.meddle(container_id, group_class, ends=ends)
+        if audited:
+            self.world.feed(PodAudited(SANDBOXES[CONTAINERS[container_id]]))
 
     @precondition(lambda self: self.world.pending)
-    @rule(pick=st.integers(0, len(PODS) - 1), good=st.booleans(), variant=st.integers(0, VARIANTS - 1))
-    def end_an_action(self, pick: int, variant: int, *, good: bool) -> None:
-        """One of the actions in flight ends."""
+    @rule(pick=_picks, variant=_variants)
+    def end_an_action_well(self, pick: int, variant: int) -> None:
+        """One of the actions in flight ends well."""
+        self._end_an_action(pick, variant, good=True)
+
+    @precondition(lambda self: self.world.pending)
+    @rule(pick=_picks, variant=_variants)
+    def end_an_action_badly(self, pick: int, variant: int) -> None:
+        """One of the actions in flight ends badly."""
+        self._end_an_action(pick, variant, good=False)
+
+    @precondition(lambda self: self.world.pending)
+    @rule()
+    def end_all_actions(self) -> None:
+        """All that is in flight ends well, and all that follows."""
+        self.world.drain()
+
+    def _end_an_action(self, pick: int, variant: int, *, good: bool) -> None:
         pending = sorted(self.world.pending)
         self.world.finish(pending[pick % len(pending)], good=good, variant=variant)
 
@@ -195,27 +219,11 @@ class _KeyedByUid(PodTable):
     """Keeps pods by uid alone, so that the removal of an old sandbox removes the pod (upstream's bug)."""
 
     def apply(self, fact: Fact) -> list[Action]:
-        def uid(sandbox_id: SandboxId) -> SandboxId:
-            return SandboxId(SANDBOXES[sandbox_id])
-
-        def pod(ref: PodRef) -> PodRef:
-            return PodRef(uid(ref.sandbox_id), ref.pod_uid)
-
-        def word(told: Container) -> Container:
-            return evolve(told, sandbox_id=uid(told.sandbox_id))
-
-        match fact:
-            case PodStarted(ref):
-                fact = PodStarted(pod(ref))
-            case PodStopped(sandbox_id):
-                fact = PodStopped(uid(sandbox_id))
-            case PodRemoved(sandbox_id):
-                fact = PodRemoved(uid(sandbox_id))
-            case ContainerStarted(told, ref):
-                fact = ContainerStarted(word(told), ref and pod(ref))
-            case Synchronized(refs, words):
-                fact = Synchronized(tuple(map(pod, refs)), tuple(map(word, words)))
-        return super().apply(fact)
+        if not isinstance(fact, PodStopped | PodRemoved):
+            return super().apply(fact)
+        all_of_it = [each for each, uid in SANDBOXES.items() if uid == SANDBOXES[fact.sandbox_id]]
+        apply = super().apply
+        return [action for each in all_of_it for action in apply(evolve(fact, sandbox_id=each))]
 
 
 class _CountsTwice(PodTable):
@@ -240,7 +248,45 @@ class _DeletesAndCreatesAtOnce(PodTable):
         super().__init__(rules=evolve(RULES, group=(*rows, at_once)))
 
 
-@pytest.mark.parametrize("broken", [_KeyedByUid, _CountsTwice, _DeletesAndCreatesAtOnce])
+class _KeepsOneGroup(PodTable):
+    """Knows one group per pod, whatever attempts make: a further one leaks."""
+
+    def apply(self, fact: Fact) -> list[Action]:
+        if isinstance(fact, TasksReconciled) and fact.groups:
+            fact = evolve(fact, groups=fact.groups[:1])
+        return super().apply(fact)
+
+
+class _TrustsItsBooks(PodTable):
+    """Takes no notice of what an audit finds: once reconciled, always reconciled."""
+
+    def apply(self, fact: Fact) -> list[Action]:
+        return super().apply(evolve(fact, findings=()) if isinstance(fact, PodInspected) else fact)
+
+
+class _MovesAnything(PodTable):
+    """Lets every group move for every container: the threads of others come along into its class."""
+
+    def apply(self, fact: Fact) -> list[Action]:
+        return [
+            evolve(action, movable=frozenset({action.path, *action.others}))
+            if isinstance(action, Reconcile)
+            else action
+            for action in super().apply(fact)
+        ]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        _KeyedByUid,
+        _CountsTwice,
+        _DeletesAndCreatesAtOnce,
+        _KeepsOneGroup,
+        _TrustsItsBooks,
+        _MovesAnything,
+    ],
+)
 def test_machine_catches_classic_bugs(broken: type[PodTable]) -> None:
     """The machine fails on each of the bugs that tables of this kind are known for."""
 
