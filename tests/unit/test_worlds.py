@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nri_resctrl_plugin.cgroups import CgroupWitness
 from nri_resctrl_plugin.model import ContainerCgroup
 from tests.unit.fakes import answer
 from tests.worlds import WORLDS, FakeWorld, Machine, WorldMissing, eventually, mounts, real
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from resctrl import Tid
+    from tests.worlds import ContainerHandle
+
+
+def cgroup_of(container: ContainerHandle) -> ContainerCgroup:
+    """Return where the plugin looks for a container."""
+    return ContainerCgroup(cgroups_path=container.cgroups_path)
 
 
 @pytest.fixture
@@ -76,6 +83,61 @@ def test_a_world_gives_everything_back() -> None:
     world.close()
     assert world.groups_in(world.root) == world.groups_in(world.root / "mon_groups") == set()
     assert world.tasks_in(world.root) == set()
+
+
+def test_what_enters_a_container_is_in_no_group(fake: FakeWorld) -> None:
+    """An exec'd process is one of its container's threads and stays in the default group."""
+    container = fake.new_container(2)
+    group = fake.root / "mon_groups/pod_a"
+    fake.add_group(group)
+    fake.put(group, *fake.threads_of(container))
+    strange, child = fake.exec_in(container), fake.spawn_task(min(fake.threads_of(container)))
+    assert strange in fake.threads_of(container)
+    assert strange in fake.pid_source.thread_ids(cgroup_of(container))
+    assert fake.tasks_in(group) == fake.threads_of(container) - {strange}
+    assert child in fake.tasks_in(group)
+
+
+def test_a_container_that_ended_is_missed_where_it_was_seen(fake: FakeWorld) -> None:
+    """Its threads are gone, and so is its cgroup, for a witness that saw it."""
+    container, source = fake.new_container(2), fake.pid_source
+    assert isinstance(source, CgroupWitness)
+    assert not source.is_gone(cgroup_of(container))
+    fake.end_container(container)
+    assert fake.threads_of(container) == set()
+    assert source.is_gone(cgroup_of(container))
+
+
+def test_a_container_that_forks_without_pause(fake: FakeWorld) -> None:
+    """Each listing is another generation; some are in the group by birth, some were born too early."""
+    container = fake.new_forking_container(20, 0.0)
+    group = fake.root / "mon_groups/pod_a"
+    fake.add_group(group)
+    first = fake.pid_source.thread_ids(cgroup_of(container))
+    fake.put(group, *first)
+    second = fake.pid_source.thread_ids(cgroup_of(container))
+    with fake.frozen(container):
+        assert len(second) == 20
+        assert set(first).isdisjoint(second)
+        assert 0 < len(set(second) & fake.tasks_in(group)) < 20
+        assert set(second) < fake.threads_of(container), "some successors are there and not yet listed"
+
+
+def test_counters_follow_the_work(fake: FakeWorld) -> None:
+    """What a container does is counted by the group of its first thread, and by no other."""
+    container, other = fake.new_container(2), fake.new_container()
+    group = fake.control_group("gold") / "mon_groups/pod_a"
+    fake.add_group(group)
+    fake.put(group.parent.parent, *fake.threads_of(container))
+    fake.put(group, *fake.threads_of(container))
+    before, root = fake.traffic(group), fake.traffic(fake.root)
+    fake.work(container)
+    assert all(value > before[key] for key, value in fake.traffic(group).items())
+    assert fake.traffic(fake.root) == root
+    fake.work(other)
+    assert all(value > root[key] for key, value in fake.traffic(fake.root).items())
+    fake.remove_group(group)
+    assert fake.groups_in(group.parent) == set()
 
 
 def test_other_machines() -> None:
@@ -159,6 +221,22 @@ def test_a_task_that_ended_is_gone(tasks: Tasks) -> None:
         assert not Path(f"/proc/{tid}").exists()
     assert Path(f"/proc/{two}").exists()
     assert tasks.threads(two, 1)
+
+
+def test_lineages_and_work(tasks: Tasks) -> None:
+    """A lineage is another process again and again; who works says when it has, and takes orders after it."""
+    first = tasks.process()
+
+    def below(tid: Tid) -> set[str]:
+        return set(Path(f"/proc/{tid}/task/{tid}/children").read_text().split())
+
+    tasks.breed(first, 2, 30.0)
+    assert len(below(first)) == 2
+    other = tasks.process()
+    tasks.breed(other, 1, 0.001)
+    wait_until(lambda: below(other) == set(), "the first generation to end")
+    tasks.work(first)
+    assert tasks.threads(first, 1)
 
 
 def test_no_task_outlives_its_session() -> None:

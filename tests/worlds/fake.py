@@ -6,19 +6,30 @@ Owns: the fake world. Must not know: the plugin, or what a scenario claims.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+import random
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
+from attrs import evolve
+
+from resctrl import Tid
 from resctrl.testing import FakeFs, FakePidSource
 from tests.worlds.groups import ProviderFiles, RawGroups
 from tests.worlds.protocol import Capability, ContainerHandle, Machine
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from nri_resctrl_plugin.cgroups import PidSource
-    from resctrl import FsProvider, Tid
+    from resctrl import FsProvider
 
 __all__ = ["FakeSite", "FakeWorld"]
+
+
+_FORK: Final = 0.001
+"""Seconds that a fork seems to take: what is born within them is listed only afterwards."""
+_WORK: Final = 4096
 
 
 def _kernel(machine: Machine) -> FakeFs:
@@ -47,21 +58,64 @@ class FakeWorld(RawGroups):
         self._living: set[Tid] = set()
         self._homes: dict[Tid, str] = {}
         self._numbers = itertools.count()
+        self._chance = random.Random(0)  # noqa: S311 - the same forks in every run
 
-    def new_container(self, threads: int = 1) -> ContainerHandle:
-        """Start a container."""
-        name = f"container{next(self._numbers)}"
-        path = f"/kubepods/{name}"
+    def new_container(self, threads: int = 1, *, depth: int = 0) -> ContainerHandle:
+        """Start a container; what is nested in its cgroup is listed with it."""
+        handle = self._new_cgroup()
         first = None
         for _ in range(threads):
-            tid = self._start(first, path)
+            tid = self._start(first, handle.cgroups_path)
             first = first if first is not None else tid
-        self._source.follow(path, lambda: sorted(self._in(path)))
-        return ContainerHandle(name, path, "/kubepods", first or 0)
+        self._source.follow(handle.cgroups_path, lambda: sorted(self.threads_of(handle)))
+        return evolve(handle, pid=first or 0)
+
+    def new_forking_container(self, lineages: int, generation: float) -> ContainerHandle:
+        """Start a container whose processes fork whenever it is listed.
+
+        A successor may be born before its parent is moved and be listed only after that, as on a real
+        machine: the shorter the generations, the likelier.
+        """
+        handle = self._new_cgroup()
+        heads = [self._start(None, handle.cgroups_path) for _ in range(lineages)]
+        unlisted: dict[Tid, Tid] = {}
+        likely = 0.5 * _FORK / (_FORK + generation)
+
+        def listing() -> list[Tid]:
+            for number, head in enumerate(heads):
+                successor = unlisted.pop(head, None)
+                heads[number] = successor if successor is not None else self._start(head, handle.cgroups_path)
+                self.end_task(head)
+            for head in heads:
+                if self._chance.random() < likely:
+                    unlisted[head] = self._start(head, handle.cgroups_path)
+            return list(heads)
+
+        self._source.follow(handle.cgroups_path, listing)
+        return evolve(handle, pid=heads[0])
+
+    def exec_in(self, container: ContainerHandle) -> Tid:
+        """Start a process in a container, by nobody in it."""
+        return self._start(None, container.cgroups_path)
+
+    def end_container(self, container: ContainerHandle) -> None:
+        """End a container's threads and remove its cgroup."""
+        for tid in self.threads_of(container):
+            self.end_task(tid)
+        self._source.remove(container.cgroups_path)
+
+    @contextmanager
+    def frozen(self, container: ContainerHandle) -> Iterator[None]:
+        """Nothing runs here but when it is listed."""
+        yield
+
+    def work(self, container: ContainerHandle) -> None:
+        """Let the counters of the group of a container's first thread rise."""
+        self.kernel.move_bytes(Tid(container.pid), _WORK, local=_WORK // 2)
 
     def threads_of(self, container: ContainerHandle) -> set[Tid]:
         """Return a container's threads."""
-        return self._in(container.cgroups_path)
+        return {tid for tid in self._living if self._homes[tid] == container.cgroups_path}
 
     def spawn_task(self, parent: Tid | None = None) -> Tid:
         """Start a thread."""
@@ -75,6 +129,16 @@ class FakeWorld(RawGroups):
     def tasks_in(self, group: Path) -> set[Tid]:
         """Return a group's threads."""
         return self.kernel.tasks_in(group) & self._living
+
+    def traffic(self, group: Path) -> dict[str, int]:
+        """Read the counters."""
+        readings = {}
+        for domain in self.kernel.read_child_dirs(group / "mon_data"):
+            for event in ("mbm_local_bytes", "mbm_total_bytes"):
+                readings[f"{domain}/{event}"] = int(
+                    self.kernel.read_text(group / "mon_data" / domain / event)
+                )
+        return readings
 
     def mount_state(self, *, mounted: bool) -> None:
         """Mount or unmount."""
@@ -100,8 +164,11 @@ class FakeWorld(RawGroups):
         self._homes[tid] = home
         return tid
 
-    def _in(self, path: str) -> set[Tid]:
-        return {tid for tid in self._living if self._homes[tid] == path}
+    def _new_cgroup(self) -> ContainerHandle:
+        name = f"container{next(self._numbers)}"
+        path = f"/kubepods/{name}"
+        self._source.set(path, ())
+        return ContainerHandle(name, path, "/kubepods", 0)
 
 
 class FakeSite:

@@ -106,9 +106,20 @@ class RawGroups:
         self._patiently(path)
         self._made.append(path)
 
-    def put(self, group: Path, tid: Tid) -> None:
-        """Move a thread."""
-        self._raw.write(group / "tasks", b"%d\n" % tid)
+    def remove_group(self, path: Path) -> None:
+        """Remove a group."""
+        self._raw.rmdir(path)
+
+    def control_group(self, name: str) -> Path:
+        """Make a control group."""
+        path = self.root / f"{self.others_prefix}{name}"
+        self.add_group(path)
+        return path
+
+    def put(self, group: Path, *tids: Tid) -> None:
+        """Move threads."""
+        for tid in tids:
+            self._raw.write(group / "tasks", b"%d\n" % tid)
 
     def groups_in(self, directory: Path) -> set[str]:
         """Return the names of the groups in a directory."""

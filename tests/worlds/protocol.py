@@ -101,8 +101,38 @@ class World(Protocol):
     """Lists the live threads of its containers."""
     lacks: frozenset[Capability]
 
-    def new_container(self, threads: int = 1) -> ContainerHandle:
-        """Start a container with so many threads, in no group yet; 0 for one whose processes ended."""
+    def new_container(self, threads: int = 1, *, depth: int = 0) -> ContainerHandle:
+        """Start a container, in no group yet.
+
+        Args:
+            threads: How many it has; 0 for one whose processes ended.
+            depth: In which of the cgroups nested in its own they are, so many levels below.
+        """
+        ...
+
+    def new_forking_container(self, lineages: int, generation: float) -> ContainerHandle:
+        """Start a container in which processes fork without pause, in no group yet.
+
+        Args:
+            lineages: How many of them live at a time; each forks its successor and ends.
+            generation: Seconds that each of them waits before.
+        """
+        ...
+
+    def exec_in(self, container: ContainerHandle) -> Tid:
+        """Start a process as `kubectl exec` does: its parent is outside, so it is in no group of ours."""
+        ...
+
+    def end_container(self, container: ContainerHandle) -> None:
+        """End a container's processes and remove its cgroup, as a runtime does."""
+        ...
+
+    def frozen(self, container: ContainerHandle) -> AbstractContextManager[None]:
+        """Let nothing in a container run meanwhile."""
+        ...
+
+    def work(self, container: ContainerHandle) -> None:
+        """Let a container's first thread do something that its group's counters count."""
         ...
 
     def threads_of(self, container: ContainerHandle) -> set[Tid]:
@@ -129,8 +159,16 @@ class World(Protocol):
         """Make a group as somebody else would do it, of either kind."""
         ...
 
-    def put(self, group: Path, tid: Tid) -> None:
-        """Move a thread as somebody else would do it."""
+    def remove_group(self, path: Path) -> None:
+        """Remove a group as somebody else would do it."""
+        ...
+
+    def control_group(self, name: str) -> Path:
+        """Make a control group as somebody else would do it, and return where it stands."""
+        ...
+
+    def put(self, group: Path, *tids: Tid) -> None:
+        """Move threads as somebody else would do it."""
         ...
 
     def groups_in(self, directory: Path) -> set[str]:
@@ -139,6 +177,10 @@ class World(Protocol):
 
     def tasks_in(self, group: Path) -> set[Tid]:
         """Return the threads in a group, as far as this world started them."""
+        ...
+
+    def traffic(self, group: Path) -> dict[str, int]:
+        """Return what a group has counted of memory traffic, in bytes, by domain and event."""
         ...
 
     def mount_state(self, *, mounted: bool) -> None:

@@ -15,22 +15,22 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from nri_resctrl_plugin.cgroups import CgroupPidSource, PidSource
 from resctrl import FsProvider, RealFs, Tid
-from tests.worlds import mounts
+from tests.worlds import cgroup_dirs, mounts
 from tests.worlds.groups import OsFiles, RawGroups
 from tests.worlds.protocol import Capability, ContainerHandle, Machine, WorldMissing
-from tests.worlds.tasks import Tasks, wait_until
+from tests.worlds.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 __all__ = ["RUN_PREFIX", "HardwareSite", "KernelSite", "RealWorld"]
 
@@ -150,6 +150,7 @@ class RealWorld(RawGroups):
         self._living: set[Tid] = set()
         self._numbers = itertools.count()
         self._outside: Tid | None = None
+        self._bred: list[ContainerHandle] = []
         self._forking = itertools.cycle([False, True])
         self._cgroup = shared.home / f"world{number}"
         self._cgroup.mkdir()
@@ -158,31 +159,60 @@ class RealWorld(RawGroups):
         self.lacks = shared.mounting.lacks | _lacks()
         shared.resting.wait(self._room)
 
-    def new_container(self, threads: int = 1) -> ContainerHandle:
+    def new_container(self, threads: int = 1, *, depth: int = 0) -> ContainerHandle:
         """Start a container."""
-        name = f"container{next(self._numbers)}"
-        first = self._process_in(self._cgroup / name)
+        handle = self._new_cgroup()
+        first = self._process_in(handle, depth)
         if threads:
             self._living.update(self._shared.tasks.threads(first, threads - 1))
         else:
             self.end_task(first)
-        home = f"/{self._cgroup.relative_to(self._shared.cgroups)}"
-        return ContainerHandle(name, f"{home}/{name}", home, first)
+        return evolve(handle, pid=first)
+
+    def new_forking_container(self, lineages: int, generation: float) -> ContainerHandle:
+        """Start a container whose processes fork without pause."""
+        handle = self._new_cgroup()
+        first = self._process_in(handle, 0)
+        self._bred.append(handle)
+        self._shared.tasks.breed(first, lineages, generation)
+        return evolve(handle, pid=first)
+
+    def end_container(self, container: ContainerHandle) -> None:
+        """Kill a container's processes and remove its cgroups."""
+        cgroup = self._cgroup / container.name
+        self._living -= self.threads_of(container)
+        cgroup_dirs.kill(cgroup)
+        cgroup_dirs.remove_tree(cgroup)
+
+    def frozen(self, container: ContainerHandle) -> AbstractContextManager[None]:
+        """Freeze a container's cgroup."""
+        return cgroup_dirs.frozen(self._cgroup / container.name)
+
+    def work(self, container: ContainerHandle) -> None:
+        """Let the container's first process use processor and memory."""
+        self._shared.tasks.work(Tid(container.pid))
 
     def threads_of(self, container: ContainerHandle) -> set[Tid]:
-        """Return a container's threads, by its cgroup."""
-        return _ids(self._cgroup / container.name / "cgroup.threads")
+        """Return a container's threads, by its cgroups."""
+        return cgroup_dirs.threads_below(self._cgroup / container.name)
 
     def spawn_task(self, parent: Tid | None = None) -> Tid:
         """Start a thread and a process by turns."""
         if parent is None:
             if self._outside is None:
-                self._outside = self._process_in(self._cgroup / "outside")
+                (self._cgroup / "outside").mkdir()
+                self._outside = self._shared.tasks.process()
+                self._living.add(self._outside)
+                cgroup_dirs.enter(self._cgroup / "outside", self._outside)
             parent = self._outside
         tasks = self._shared.tasks
         tid = tasks.fork(parent) if next(self._forking) else tasks.threads(parent, 1)[0]
         self._living.add(tid)
         return tid
+
+    def exec_in(self, container: ContainerHandle) -> Tid:
+        """Let a process that was started outside enter a container's cgroup."""
+        return self._process_in(container, 0)
 
     def end_task(self, tid: Tid) -> None:
         """End a task."""
@@ -191,7 +221,13 @@ class RealWorld(RawGroups):
 
     def tasks_in(self, group: Path) -> set[Tid]:
         """Return a group's threads."""
-        return _ids(group / "tasks") & self._living
+        known = self._living.union(*(self.threads_of(container) for container in self._bred))
+        return cgroup_dirs.ids(group / "tasks") & known
+
+    def traffic(self, group: Path) -> dict[str, int]:
+        """Read the counters."""
+        files = group.glob("mon_data/mon_L3_*/mbm_*_bytes")
+        return {f"{file.parent.name}/{file.name}": int(file.read_text(encoding="ascii")) for file in files}
 
     @contextmanager
     def use_up_rmids(self) -> Iterator[None]:
@@ -217,18 +253,27 @@ class RealWorld(RawGroups):
         """Kill the processes, remove groups and cgroups."""
         with ExitStack() as stack:  # the last first, each whatever came of those before
             stack.callback(self._shared.resting.freed, _A_SCENARIO)
-            stack.callback(_remove_tree, self._cgroup)
+            stack.callback(cgroup_dirs.remove_tree, self._cgroup)
             if self._machine is not Machine.WITHOUT_RESCTRL:
                 stack.callback(self.remove_groups)
                 stack.callback(self.mount_state, mounted=True)
-            stack.callback(_kill, self._cgroup)
+            stack.callback(cgroup_dirs.kill, self._cgroup)
 
-    def _process_in(self, directory: Path) -> Tid:
-        directory.mkdir()
-        first = self._shared.tasks.process()
-        self._living.add(first)
-        (directory / "cgroup.procs").write_text(f"{first}\n", encoding="ascii")
-        return first
+    def _new_cgroup(self) -> ContainerHandle:
+        """Make a container's cgroup, with nothing in it."""
+        name = f"container{next(self._numbers)}"
+        (self._cgroup / name).mkdir()
+        home = f"/{self._cgroup.relative_to(self._shared.cgroups)}"
+        return ContainerHandle(name, f"{home}/{name}", home, 0)
+
+    def _process_in(self, container: ContainerHandle, depth: int) -> Tid:
+        """Start a process outside, and let it enter a cgroup so many levels below a container's own."""
+        cgroup = (self._cgroup / container.name).joinpath(*["inner"] * depth)
+        cgroup.mkdir(parents=True, exist_ok=True)
+        process = self._shared.tasks.process()
+        self._living.add(process)
+        cgroup_dirs.enter(cgroup, process)
+        return process
 
 
 class RealSite:
@@ -243,7 +288,7 @@ class RealSite:
     """
 
     def __init__(self, name: str, *, run: str, mounting: Mounting, limbo: float, machine: Machine) -> None:
-        cgroups = _cgroup_v2()
+        cgroups = cgroup_dirs.cgroup_mount()
         home = cgroups / f"resctrl-{name}-{os.getpid()}"
         home.mkdir()
         self._machine = machine
@@ -261,7 +306,7 @@ class RealSite:
     def close(self) -> None:
         """End the first process, and with it whatever it left."""
         self._shared.tasks.close()
-        _remove_tree(self._shared.home)
+        cgroup_dirs.remove_tree(self._shared.home)
 
 
 class KernelSite(RealSite):
@@ -317,37 +362,3 @@ def _lacks() -> frozenset[Capability]:
     if not features.exists() or "llc_occupancy" not in features.read_text(encoding="ascii").split():
         found.add(Capability.LIMBO)
     return frozenset(found)
-
-
-def _cgroup_v2() -> Path:
-    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
-        before, _, after = line.partition(" - ")
-        if after.split()[0] == "cgroup2" and before.split()[3] == "/":
-            return Path(before.split()[4])
-    raise WorldMissing("no cgroup v2 hierarchy is mounted whole")
-
-
-def _ids(path: Path) -> set[Tid]:
-    return {Tid(int(line)) for line in path.read_text(encoding="ascii").split()}
-
-
-def _kill(cgroup: Path) -> None:
-    """Kill every process in a cgroup and below, and wait until none is left."""
-    with suppress(FileNotFoundError):  # before Linux 5.14: the first process takes them along in the end
-        (cgroup / "cgroup.kill").write_text("1", encoding="ascii")
-    events = cgroup / "cgroup.events"
-    wait_until(lambda: "populated 0" in events.read_text(encoding="ascii"), f"the processes in {cgroup}")
-
-
-def _remove_tree(cgroup: Path) -> None:
-    """Remove a cgroup and those below it; the kernel may need a moment after the last process."""
-    for directory, _, _ in os.walk(cgroup, topdown=False):
-        wait_until(partial(_is_removed, Path(directory)), f"the removal of {directory}")
-
-
-def _is_removed(cgroup: Path) -> bool:
-    try:
-        cgroup.rmdir()
-    except OSError:
-        return False
-    return True

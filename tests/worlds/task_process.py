@@ -7,9 +7,12 @@ socket at the abstract address `NAME-<tid>`, from which it takes orders:
 
     thread N   start N threads
     fork       fork a process
+    breed N S  fork N lineages: each process of one waits S seconds, forks its successor and ends
+    work       use the processor and memory for a moment
     end        end; the first thread of a process ends it whole
 
-Each new task tells who asked for it `born <tid>` when it can take orders. ASKER is told of the first.
+Each new task tells who asked for it `born <tid>` when it can take orders. ASKER is told of the first. The
+lineages take no orders; that all have begun is told as `bred <tid>`, that the work is done as `worked <tid>`.
 
 It is one process that forks, because a new interpreter takes an emulated machine most of a second. When its
 standard input ends, which it does with the test session, it takes all its descendants along.
@@ -23,9 +26,12 @@ import signal
 import socket
 import sys
 import threading
+import time
 
 _STACK = 256 * 1024
 _ORDER = 64
+_WORK = 4 * 1024 * 1024
+_ROUNDS = 4
 
 
 def serve(name: str, asker: bytes) -> None:
@@ -36,16 +42,40 @@ def serve(name: str, asker: bytes) -> None:
         orders.sendto(b"born %d" % tid, asker)
         while True:
             data, sender = orders.recvfrom(_ORDER)
-            word, _, count = data.partition(b" ")
-            if word == b"thread":
-                for _ in range(int(count)):
-                    _thread.start_new_thread(serve, (name, sender))
-            elif word == b"fork" and os.fork() == 0:
+            word, *numbers = data.split()
+            if word == b"end":
+                return
+            if word == b"fork" and os.fork() == 0:
                 # The sockets of the other threads, which do not exist here, must not outlive them.
                 os.closerange(0, 1 << 20)
                 live(name, sender)
-            elif word == b"end":
-                return
+            elif word == b"thread":
+                for _ in range(int(numbers[0])):
+                    _thread.start_new_thread(serve, (name, sender))
+            elif word == b"breed":
+                found(int(numbers[0]), float(numbers[1]))
+                orders.sendto(b"bred %d" % tid, sender)
+            elif word == b"work":
+                work()
+                orders.sendto(b"worked %d" % tid, sender)
+
+
+def found(lineages: int, generation: float) -> None:
+    """Fork the first process of each lineage, which forks its successor and ends, and so on."""
+    for _ in range(lineages):
+        if os.fork() == 0:
+            os.closerange(0, 1 << 20)
+            while True:
+                if generation:
+                    time.sleep(generation)
+                if os.fork():
+                    os._exit(0)
+
+
+def work() -> None:
+    """Use the processor and the memory for a moment."""
+    for _ in range(_ROUNDS):
+        bytearray(_WORK).reverse()
 
 
 def live(name: str, asker: bytes) -> None:

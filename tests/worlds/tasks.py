@@ -82,6 +82,24 @@ class Tasks:
             self._order(tid, b"end")
         wait_until(lambda: not Path(f"/proc/{tid}").exists(), f"the end of task {tid}")
 
+    def breed(self, parent: Tid, lineages: int, generation: float) -> None:
+        """Let a process fork so many children, of which each forks its successor and ends, for ever.
+
+        Args:
+            parent: The process.
+            lineages: How many live at a time.
+            generation: Seconds that each of them waits before it forks.
+        """
+        with self._lock:
+            self._order(parent, b"breed %d %f" % (lineages, generation))
+            self._done(b"bred")
+
+    def work(self, tid: Tid) -> None:
+        """Let a task use its processor and its memory, and return when it has."""
+        with self._lock:
+            self._order(tid, b"work")
+            self._done(b"worked")
+
     def close(self) -> None:
         """Kill them all."""
         with self._lock:
@@ -94,9 +112,9 @@ class Tasks:
         self._asker.sendto(order, f"\0{self._name}-{tid}")
 
     def _born(self, count: int) -> list[Tid]:
-        born = []
-        for _ in range(count):
-            word, number = self._asker.recv(_ANSWER).split()
-            assert word == b"born"
-            born.append(Tid(int(number)))
-        return born
+        return [self._done(b"born") for _ in range(count)]
+
+    def _done(self, expected: bytes) -> Tid:
+        word, number = self._asker.recv(_ANSWER).split()
+        assert word == expected
+        return Tid(int(number))
