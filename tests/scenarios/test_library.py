@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,11 @@ from resctrl import (
     TaskNotInParentError,
     WriteError,
 )
+from resctrl.testing import RecordingFs
 from tests.worlds import Capability, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from resctrl import FsProvider, Tid
@@ -32,7 +34,12 @@ if TYPE_CHECKING:
 
 def resctrl_of(world: World) -> Resctrl[FsProvider]:
     """Return the library over a world."""
-    return Resctrl.with_provider(world.fs, ResctrlConfig(root=world.root, group_prefix=world.prefix))
+    return resctrl_over(world.fs, world)
+
+
+def resctrl_over(fs: FsProvider, world: World) -> Resctrl[FsProvider]:
+    """Return the library over a world, by way of some wrapper."""
+    return Resctrl.with_provider(fs, ResctrlConfig(root=world.root, group_prefix=world.prefix))
 
 
 def dead_thread(world: World) -> Tid:
@@ -124,6 +131,62 @@ def test_a_dead_thread_is_missing(world: World) -> None:
     assert world.tasks_in(group) == {first, last}
 
 
+def lists(tids: Sequence[Tid]) -> int:
+    """Return how many writes of a page so many ids need at least."""
+    return math.ceil(sum(len(f"{tid},") for tid in tids) / 4096)
+
+
+def test_a_thousand_threads(world: World) -> None:
+    """They take a handful of operations: few writes through one descriptor, and one look at the group."""
+    fs = RecordingFs(world.fs)
+    resctrl, container = resctrl_over(fs, world), world.new_container(1000)
+    group = resctrl.create_group("one")
+    fs.forget()
+    assert resctrl.reconcile_group(group, lambda: world.threads_of(container)).complete
+    assert world.tasks_in(group) == world.threads_of(container)
+    assert len(world.tasks_in(group)) == 1000
+    assert fs.count("write_all") == fs.count("read_text") == 1
+    assert fs.count("write") <= lists(sorted(world.threads_of(container))) + 1
+    assert len(fs.calls) <= 5
+
+
+@pytest.mark.parametrize("position", [0, 100, 199, 200])
+def test_a_dead_thread_among_many(world: World, position: int) -> None:
+    """Wherever it stands it costs three writes more at most, and nobody else anything."""
+    fs = RecordingFs(world.fs)
+    resctrl, container = resctrl_over(fs, world), world.new_container(200)
+    group = resctrl.create_group("one")
+    tids = sorted(world.threads_of(container))
+    tids.insert(position, dead_thread(world))
+    fs.forget()
+    assert resctrl.assign_tasks(group, tids) == AssignmentResult(assigned=200, missing=1)
+    assert world.tasks_in(group) == world.threads_of(container)
+    assert fs.count("write") <= lists(tids) + 3
+    assert fs.count("write_all") == 1
+
+
+@pytest.mark.needs(Capability.CONTROL_GROUPS)
+def test_a_refused_thread_among_many_dead_ones(world: World) -> None:
+    """Each is told from the others: refused, dead, assigned; and each costs a few writes."""
+    fs = RecordingFs(world.fs)
+    resctrl, container = resctrl_over(fs, world), world.new_container(20)
+    control = world.root / f"{world.others_prefix}class"
+    world.add_group(control)
+    theirs = world.spawn_task()
+    world.put(control, theirs)
+    live, dead = sorted(world.threads_of(container)), [dead_thread(world) for _ in range(10)]
+    tids = [*dead[:3], *live[:7], *dead[3:6], theirs, *live[7:], *dead[6:]]
+    group = resctrl.create_group("one")
+    fs.forget()
+    with pytest.raises(TaskNotInParentError) as caught:
+        resctrl.assign_tasks(group, tids)
+    assert caught.value.refused == (theirs,)
+    assert caught.value.partial == AssignmentResult(assigned=20, missing=10)
+    assert "different control group" in str(caught.value.kernel_status)
+    assert world.tasks_in(group) == set(live)
+    assert fs.count("write") <= lists(tids) + 3 * 11
+
+
 def test_each_thread_is_moved_by_itself(world: World) -> None:
     """The first thread of a process takes none of the others along."""
     resctrl, container = resctrl_of(world), world.new_container(4)
@@ -136,7 +199,7 @@ def test_each_thread_is_moved_by_itself(world: World) -> None:
 
 @pytest.mark.needs(Capability.CONTROL_GROUPS)
 def test_a_thread_of_another_control_group(world: World) -> None:
-    """EINVAL is TaskNotInParentError, not worth a retry; the others are assigned all the same."""
+    """EINVAL is TaskNotInParentError, not worth a retry, and tells who; the others are assigned."""
     resctrl, ours, theirs, last = resctrl_of(world), *(world.spawn_task() for _ in range(3))
     control = world.root / f"{world.others_prefix}class"
     world.add_group(control)
@@ -146,6 +209,7 @@ def test_a_thread_of_another_control_group(world: World) -> None:
         resctrl.assign_tasks(group, [ours, theirs, last])
     assert not caught.value.retryable
     assert caught.value.partial == AssignmentResult(assigned=2, missing=0)
+    assert caught.value.refused == (theirs,)
     assert "different control group" in str(caught.value.kernel_status)
     assert world.tasks_in(group) == {ours, last}
     assert world.tasks_in(control) == {theirs}
@@ -177,7 +241,7 @@ def test_a_write_of_a_page_and_of_one_byte_more(world: World) -> None:
 
 
 def test_a_comma_list_stops_at_the_first_failure(world: World) -> None:
-    """What stands before the dead thread is moved, what stands behind is not: why each gets its own write."""
+    """What stands before the dead thread is moved, what stands behind is not, and who it was is told."""
     group, first, last = resctrl_of(world).create_group("one"), world.spawn_task(), world.spawn_task()
     dead = dead_thread(world)
     assert write(world, group, b"%d,%d,%d" % (first, dead, last)) == errno.ESRCH
