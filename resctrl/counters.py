@@ -74,12 +74,12 @@ class Survey:
     Attributes:
         generation: Number of the group's directory.
         counters: In the order of their directories.
-        unlisted: Domains whose files could not be listed, each with the name of the errno.
+        unlisted: Domains whose files could not be listed, each with the errno.
     """
 
     generation: int
     counters: list[Counter] = field(factory=list)
-    unlisted: dict[Domain, str] = field(factory=dict)
+    unlisted: dict[Domain, int] = field(factory=dict)
 
     def lost(self) -> dict[tuple[Domain, str], Reading]:
         """Return what is to be told of the unlisted domains: each event that others of their kind have."""
@@ -88,15 +88,15 @@ class Survey:
             domain, event = counter.key
             events.setdefault(domain.kind, set()).add(event)
         return {
-            (domain, event): ReadError(text)
-            for domain, text in self.unlisted.items()
+            (domain, event): ReadError(errno_name(number))
+            for domain, number in self.unlisted.items()
             for event in sorted(events.get(domain.kind, ()))
         }
 
 
-def errno_name(error: OSError) -> str:
-    """Return the name of the errno, such as "EIO"."""
-    return errno.errorcode.get(error.errno or 0, str(error.errno))
+def errno_name(number: int | None) -> str:
+    """Return the name of an errno, such as "EIO"."""
+    return errno.errorcode.get(number or 0, f"errno {number}")
 
 
 def group_number(fs: FsProvider, config: ResctrlConfig, group: Path) -> int:
@@ -154,7 +154,7 @@ def survey(fs: FsProvider, config: ResctrlConfig, group: Path) -> Survey:
             events = fs.read_child_files(directory)
         except OSError as refusal:
             if refusal.errno not in GONE:
-                found.unlisted[domain] = errno_name(refusal)
+                found.unlisted[domain] = refusal.errno or errno.EIO
                 failure = refusal
             continue
         found.counters += [Counter((domain, event), directory / event) for event in events]
@@ -185,7 +185,7 @@ def _read(fs: FsProvider, path: Path) -> Reading:
     try:
         return parse_reading(fs.read_text(path))
     except OSError as error:
-        return ReadError(errno_name(error))
+        return ReadError(errno_name(error.errno))
 
 
 def _explained(fs: FsProvider, config: ResctrlConfig, group: Path, error: OSError) -> ResctrlError:

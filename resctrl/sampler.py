@@ -224,7 +224,7 @@ class Sampler(Generic[P]):
             try:
                 values[key] = parse_reading(reader.read_page())
             except OSError as error:
-                values[key] = ReadError(errno_name(error))
+                values[key] = ReadError(errno_name(error.errno))
                 held.stale |= error.errno in GONE
         return GroupReading(group, taken_ns, held.generation, {**values, **held.lost})
 
@@ -265,6 +265,9 @@ class Sampler(Generic[P]):
                 raise
             self._make_room()
             return None
+        if not _NO_DESCRIPTORS.isdisjoint(found.unlisted.values()):
+            self._make_room()
+            return None
         if self._open_files + len(found.counters) > self._limit:
             self._full = True
             return None
@@ -277,7 +280,7 @@ class Sampler(Generic[P]):
                     held.close()
                     self._make_room()
                     return None
-                held.lost[counter.key] = ReadError(errno_name(error))
+                held.lost[counter.key] = ReadError(errno_name(error.errno))
                 held.stale = True
         return held
 
