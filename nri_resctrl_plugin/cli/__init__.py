@@ -17,9 +17,11 @@ import functools
 import os
 import re
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from nri_resctrl_plugin.cli.exits import Exit, Stop, complain, flush_standard_error
+from nri_resctrl_plugin.cli.tool_flags import TOOLS, add_tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -78,6 +80,9 @@ def _command(
             from nri_resctrl_plugin.cli.demo import demo  # noqa: PLC0415 - rule 3
 
             return demo
+        if name in TOOLS:
+            tool = getattr(import_module(f"nri_resctrl_plugin.cli.{name}"), name)
+            return functools.partial(tool, options_of_run=lambda: _parser(_Refusing).parse_args(["run"]))
         from nri_resctrl_plugin.cli.memory import UNUSED, without  # noqa: PLC0415 - rule 3
 
         with without(*UNUSED):
@@ -131,6 +136,7 @@ def _parser(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> ar
         default=False,
         help="do not pause between the steps (no)",
     )
+    add_tools(commands.add_parser)
     return parser
 
 

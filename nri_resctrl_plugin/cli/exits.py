@@ -17,6 +17,8 @@ class Exit(IntEnum):
     """Exit statuses of every command."""
 
     OK = os.EX_OK
+    UNUSABLE = 1
+    """`doctor` found something that must be mended, `cleanup` a group that it could not remove."""
     USAGE = 2  # what argparse uses
     UNSUPPORTED = os.EX_UNAVAILABLE
     """This kernel or processor has no resctrl."""
