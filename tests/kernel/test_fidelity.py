@@ -25,8 +25,14 @@ COMMON = {
     "read_text": {"ok", "EISDIR", "ENOENT"},
     "reader.read": {"ok", "ENODEV"},
     "write_all": {"ok", "E2BIG", "EACCES", "EINVAL", "EISDIR", "ENOENT", "ERANGE", "ESRCH"},
+    "write_all, going on": {"ok", "EACCES", "ENOENT", "EROFS"},
     "mount_resctrl": {"ok", "EBUSY", "ENOENT"},
     "unmount": {"ok", "EBUSY"},
+    "assign_tasks": {"ok", "GroupNotFoundError ENOENT", "TaskNotInParentError EINVAL"},
+    "move_group": {"ok", "GroupExistsError EEXIST", "GroupNotFoundError ENOENT"},
+    "task_groups": {"ok"},
+    "list_groups, capacity": {"ok", "NotMountedError"},
+    "cleanup_all": {"ok", "NotMountedError"},
 }
 """Answers that a long comparison must have met; without them it would have been about nothing."""
 
