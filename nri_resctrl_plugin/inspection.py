@@ -6,8 +6,9 @@ what is done about a finding. It blocks, and changes nothing: it is work for the
 Rules:
     1. A container's threads are listed first and the groups read after that: what is born in between belongs
        to a group already, while the other way round each of those would look astray.
-    2. What looks astray is listed once more: it may have died in between. Nothing else is listed twice, no
-       thread is looked up in /proc, and the root's `tasks` are never read.
+    2. What looks astray is listed once more: it may have died in between. Nothing else is listed twice, and
+       the root's `tasks` are never read. A thread is looked up in /proc only if it takes the place of one
+       that looked astray and died: a child of that one is in no group either, whatever its parent's end.
     3. Each group is read once, and none where nothing can depend on it: then it is enough that it is there.
     4. Gone needs a witness. A listing without threads, or one that fails, says nothing.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from attrs import define, field, frozen
 
@@ -24,18 +25,20 @@ from nri_resctrl_plugin.cgroups import CgroupWitness, PidSource
 from nri_resctrl_plugin.model import ContainerId
 from nri_resctrl_plugin.pods import Finding
 from nri_resctrl_plugin.presence import may_be_there
-from resctrl import FsProvider, GroupNotFoundError, ResctrlError, Tid
+from resctrl import FsProvider, GroupNotFoundError, Resctrl, ResctrlError, Tid
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from nri_resctrl_plugin.model import ContainerCgroup, SandboxId
     from nri_resctrl_plugin.pods import Inspect, InspectedContainer, LiveSandbox
-    from resctrl import Resctrl
 
 __all__ = ["Inspection", "ended_sandboxes", "inspect"]
 
 P = TypeVar("P", bound=FsProvider)
+
+_GENERATIONS: Final = 5
+"""How often those that died before they could be looked up are followed to their successors."""
 
 
 @frozen
@@ -65,7 +68,7 @@ def inspect(resctrl: Resctrl[P], source: PidSource, asked: Inspect) -> Inspectio
         source: Lists threads; says which cgroups are gone if it is a `CgroupWitness` too.
         asked: The groups, the main one first, and the containers.
     """
-    look = _Look(source)
+    look = _Look(resctrl, source, asked.groups)
     listed = {each: look.threads_of(each) for each in asked.containers}
     try:
         groups = _members(resctrl, asked.groups, read=any(listed.values()))
@@ -73,10 +76,10 @@ def inspect(resctrl: Resctrl[P], source: PidSource, asked: Inspect) -> Inspectio
         look.failures.append((None, error))
         groups = dict.fromkeys(asked.groups, frozenset())
         listed = {}
-    inside = frozenset[Tid]().union(*groups.values())
+    look.inside = frozenset[Tid]().union(*groups.values())
     for each, threads in listed.items():
         if threads:
-            look.judge(each, threads - inside)
+            look.judge(each, threads - look.inside)
     main, *others = asked.groups
     return Inspection(
         findings=tuple(look.findings.items()),
@@ -123,10 +126,13 @@ def _members(resctrl: Resctrl[P], groups: Iterable[Path], *, read: bool) -> dict
 
 
 @define
-class _Look:
+class _Look(Generic[P]):
     """What was seen of the containers so far."""
 
+    resctrl: Resctrl[P]
     source: PidSource
+    groups: tuple[Path, ...]
+    inside: frozenset[Tid] = frozenset()
     findings: dict[ContainerId, Finding] = field(factory=dict)
     threads_astray: int = 0
     failures: list[tuple[ContainerId | None, Exception]] = field(factory=list)
@@ -142,11 +148,42 @@ class _Look:
         """Say what it means that these threads were in none of the groups."""
         again = self._list(container) if outside else None
         astray = outside & again if again else frozenset[Tid]()
-        if astray:
-            self.findings[container.container_id] = Finding.ASTRAY
-            self.threads_astray += len(astray)
-        elif again or not outside:
+        if again and not astray:
+            self._judge_successors(container, again - self.inside)
+        elif astray:
+            self._found_astray(container, len(astray))
+        elif not outside:
             self.findings[container.container_id] = Finding.COMPLETE
+
+    def _judge_successors(self, container: InspectedContainer, born: frozenset[Tid] | None) -> None:
+        """Say what it means that these threads were born after the groups were read; more may follow them."""
+        for _ in range(_GENERATIONS):
+            if born is None:
+                return
+            seen = [self._is_inside(tid) for tid in born]
+            if False in seen:
+                self._found_astray(container, seen.count(False))
+                return
+            if True in seen or not born:
+                self.findings[container.container_id] = Finding.COMPLETE
+                return
+            again = self._list(container)
+            born = again - self.inside if again else None
+
+    def _is_inside(self, tid: Tid) -> bool | None:
+        """Tell whether a thread is in a group of the pod; None where it is gone, or that cannot be told."""
+        try:
+            where = self.resctrl.task_groups(tid)
+        except ResctrlError:
+            return None
+        if where is None:
+            return None
+        control = self.resctrl.config.root / where.control_group
+        return control / "mon_groups" / where.mon_group in self.groups
+
+    def _found_astray(self, container: InspectedContainer, threads: int) -> None:
+        self.findings[container.container_id] = Finding.ASTRAY
+        self.threads_astray += threads
 
     def _list(self, container: InspectedContainer) -> frozenset[Tid] | None:
         """List threads; None where that fails."""

@@ -135,6 +135,41 @@ def test_a_thread_that_dies_while_it_is_looked_at_is_not_astray(it: Pod) -> None
     assert found(it.inspect()) == {"c1": Finding.COMPLETE}
 
 
+@pytest.mark.parametrize(
+    ("outside", "finding"), [(True, Finding.ASTRAY), (False, Finding.COMPLETE)], ids=["outside", "inside"]
+)
+def test_the_successor_of_a_thread_that_died_is_judged_by_itself(
+    it: Pod, outside: bool, finding: Finding
+) -> None:
+    """A process that forks and ends leaves a child where it was itself: its end makes nobody complete."""
+    tids, strange = it.container("c1", inside=3), it.kernel.spawn()
+
+    def succeed(_: Path) -> None:
+        tids.append(it.kernel.spawn(strange if outside else tids[0]))
+        it.kernel.end(strange)
+        it.pids.set("/c1", tids)
+
+    it.pids.set("/c1", [*tids, strange])
+    it.faults.before("read_text", succeed, path=it.main / "tasks")
+    seen = it.inspect()
+    assert (found(seen), seen.threads_astray) == ({"c1": finding}, int(outside))
+
+
+def test_a_line_of_threads_that_cannot_be_followed_is_unknown(it: Pod) -> None:
+    """Where each dies before it is looked up, or this kernel does not tell, nothing is said."""
+    tids = it.container("c1", inside=1)
+
+    def fresh() -> Tid:
+        tid = it.kernel.spawn()
+        it.kernel.end(tid)
+        return tid
+
+    it.pids.follow("/c1", lambda: [*tids, fresh()])
+    seen = it.inspect()
+    assert (found(seen), seen.threads_astray) == ({"c1": Finding.UNKNOWN}, 0)
+    assert it.pids.calls["/c1"] < 10
+
+
 def test_a_container_that_dies_while_it_is_looked_at_is_unknown(it: Pod) -> None:
     """No thread is left to tell by."""
     tids = it.container("c1", inside=1)
