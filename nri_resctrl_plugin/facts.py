@@ -80,6 +80,7 @@ def synchronized(
 
 def _is_started(container: messages.Container) -> bool:
     """Tell whether a container runs; a state that is not told goes by the pid."""
-    if container.state is ContainerStatus.UNKNOWN:
-        return container.pid > 0
-    return container.state in {ContainerStatus.RUNNING, ContainerStatus.PAUSED}
+    state = container.state
+    if state is ContainerStatus.RUNNING or state is ContainerStatus.PAUSED:
+        return True
+    return state is ContainerStatus.UNKNOWN and container.pid > 0
