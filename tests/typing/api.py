@@ -19,6 +19,7 @@ from nri_resctrl_plugin import (
 )
 from resctrl import (
     AssignmentResult,
+    Capacity,
     CapacityError,
     CleanupReport,
     FsProvider,
@@ -27,8 +28,10 @@ from resctrl import (
     Resctrl,
     ResctrlConfig,
     ResctrlError,
+    ResctrlGroup,
     RmidsBusyError,
     SupportInfo,
+    TaskGroups,
     Tid,
 )
 from resctrl.testing import FakeFs, FakePidSource, FaultyFs, RecordingFs
@@ -49,6 +52,22 @@ def library_alone() -> None:
     resctrl.delete_group(group)
 
 
+def classes_and_capacity(resctrl: Resctrl[RealFs]) -> None:
+    """A group may stand below a control group, and what there is can be asked for."""
+    group = resctrl.create_group("uid", "gold")
+    assert_type(resctrl.move_group(group, ""), Path)
+    where = resctrl.task_groups(Tid(1))
+    assert_type(where, TaskGroups | None)
+    for each in resctrl.list_groups():
+        assert_type(each, ResctrlGroup)
+        assert_type((each.path, each.control_group, each.name, each.ours), tuple[Path, str, str, bool])
+    capacity = resctrl.capacity()
+    assert_type(capacity, Capacity)
+    assert_type((capacity.num_rmids, capacity.in_use, capacity.ours), tuple[int, int, int])
+    assert_type(capacity.free, int)
+    assert_type(resctrl.cleanup_all(below_control_groups=True, keep={group.name}).kept, int)
+
+
 def errors() -> None:
     """One base class, and the transient case is a case of capacity."""
     try:
@@ -59,6 +78,7 @@ def errors() -> None:
         assert_type(error.retryable, bool)
     except ResctrlError as error:
         assert_type(error.errno, int | None)
+        assert_type(error.refused, tuple[Tid, ...])
 
 
 def every_provider_is_one(fake: FakeFs) -> list[FsProvider]:

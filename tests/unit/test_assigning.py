@@ -117,6 +117,15 @@ def test_a_list_is_as_long_as_a_page() -> None:
     assert b"".join(bench.writes).replace(b"\n", b",") == b"".join(b"%d," % tid for tid in tids)
 
 
+@pytest.mark.parametrize(("last", "writes"), [(10**6 + 511, 1), (10**7, 2)])
+def test_a_page_to_the_last_byte(last: int, writes: int) -> None:
+    """4096 bytes are one write; one byte more would be refused, and is two."""
+    bench = Bench()
+    tids = [bench.fake.spawn(tid=Tid(tid)) for tid in (*range(10**6, 10**6 + 511), last)]
+    assert bench.assign(tids) == (AssignmentResult(512, 0), set())
+    assert len(bench.writes) == writes
+
+
 @pytest.mark.parametrize("kind", ["dead", "classed"])
 @pytest.mark.parametrize("position", [0, 1, 2, 500, 817, 818, 819, 820, 998, 999])
 def test_one_that_cannot_be_moved_costs_three_writes(kind: str, position: int) -> None:

@@ -419,6 +419,13 @@ def test_an_impossible_id_is_refused_before_anything_is_written(machine: Machine
     assert machine.fake.self_tid not in machine.fake.tasks_in(machine.group)
 
 
+@pytest.mark.parametrize("tid", [1, 2**31 - 1])
+def test_every_possible_id_is_written(machine: Machine, tid: int) -> None:
+    """The first and the last id that the kernel can read are no mistakes, whether or not they are in use."""
+    machine.resctrl.assign_tasks(machine.group, [Tid(tid)])
+    assert machine.fs.written(TASKS) == [b"%d\n" % tid]
+
+
 def test_a_thread_of_another_control_group(machine: Machine) -> None:
     """It is refused, the others are assigned; the error tells both, and cannot be retried."""
     first, last = machine.threads(2)
