@@ -312,6 +312,16 @@ def test_an_old_kernel_is_asked_once() -> None:
     assert bench.fs.count("read_text") == 0
 
 
+def test_only_the_first_refusal_is_looked_into() -> None:
+    """Thread by thread, the kernel's sentence is read for the refusal that is told, and for none after it."""
+    bench = Bench(FakeFs(lists=False))
+    bench.assign([bench.make("live"), bench.make("live")])
+    assert bench.assign([bench.make("classed") for _ in range(5)])[0] == AssignmentResult(0, 0)
+    assert bench.fs.count("read_text", STATUS) == 1
+    assert bench.assign([bench.make("dead") for _ in range(5)])[0] == AssignmentResult(0, 5)
+    assert bench.fs.count("read_text", STATUS) == 0
+
+
 def test_another_instance_asks_anew() -> None:
     """What was found out belongs to the instance, not to the process."""
     bench = Bench(FakeFs(lists=False))
