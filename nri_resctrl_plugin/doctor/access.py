@@ -102,7 +102,10 @@ def pid_namespace(host: Host, *, library: bool = False) -> Finding:
         return ok(rung, "the initial one")
     if namespace is None:
         return warn(
-            rung, "it cannot be told which", "Outside of the initial one, threads of others are not seen."
+            rung,
+            "it cannot be told which",
+            "Outside of the initial one, threads of others are not seen.",
+            f"readlink /proc/self/ns/pid    must say {INITIAL_PID}",
         )
     mend = "in a pod: hostPID: true; with docker: --pid=host"
     found = f"not the initial one ({namespace})"

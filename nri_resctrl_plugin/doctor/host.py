@@ -123,7 +123,7 @@ class Host:
     def unzipped(self, path: str | Path) -> str | None:
         """Return the text of a file that is compressed; None if it cannot be read."""
         try:
-            return gzip.decompress(self.at(path).read_bytes()).decode(errors="replace")
+            return gzip.decompress(self.at(path).read_bytes()).decode(errors="replace") or None
         except (OSError, EOFError, zlib.error):
             return None
 

@@ -92,7 +92,10 @@ def boot(host: Host) -> Finding:
     line = host.text("/proc/cmdline")
     if line is None:
         return warn(
-            rung, "the kernel's command line cannot be read", "Options that turn monitoring off go unseen."
+            rung,
+            "the kernel's command line cannot be read",
+            "Options that turn monitoring off go unseen.",
+            "look into /proc/cmdline yourself for rdt= (x86) or arm64.nompam",
         )
     words = line.split()
     if host.is_arm:

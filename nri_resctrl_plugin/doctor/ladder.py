@@ -67,4 +67,4 @@ def _climb(name: str, rung: Callable[[Host], Finding], host: Host) -> Finding:
         return rung(host)
     except (ResctrlError, OSError) as error:
         hint = error.hint if isinstance(error, ResctrlError) else None
-        return fail(name, str(error), "It cannot be told.", *([hint] if hint else []))
+        return fail(name, str(error), "It cannot be told.", hint or "dmesg | tail    may say why")

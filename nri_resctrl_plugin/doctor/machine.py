@@ -147,7 +147,12 @@ def _arm(host: Host) -> Finding:
         return ok(rung, "Arm: the firmware describes MPAM")
     meaning = "MPAM needs the firmware to say where its controls are."
     if not host.there(tables):
-        return warn(rung, "Arm: no ACPI tables, so MPAM can neither be seen nor excluded", meaning)
+        return warn(
+            rung,
+            "Arm: no ACPI tables, so MPAM can neither be seen nor excluded",
+            meaning,
+            "dmesg | grep -i mpam    tells whether the kernel found it",
+        )
     return fail(
         rung,
         "Arm: the firmware has no ACPI table MPAM",
