@@ -260,7 +260,9 @@ class PodTable(Questions):
         state = self._state
         record = state.containers.get(told.container_id)
         if record is None:
-            sandbox = state.sandboxes.setdefault(told.sandbox_id, SandboxRecord(told.sandbox_id))
+            sandbox = state.sandboxes.get(told.sandbox_id)
+            if sandbox is None:
+                sandbox = state.sandboxes[told.sandbox_id] = SandboxRecord(told.sandbox_id)
             record = ContainerRecord(told, sandbox)
             sandbox.containers[told.container_id] = state.containers[told.container_id] = record
             return record

@@ -36,10 +36,16 @@ __all__ = [
 ]
 
 
+class _Word(Enum):
+    """A member is the one object of its kind and told apart as such: rows are looked up at every turn."""
+
+    __hash__ = object.__hash__
+
+
 # --- sandboxes ---
 
 
-class SandboxPhase(Enum):
+class SandboxPhase(_Word):
     """What is known of one sandbox id."""
 
     UNKNOWN = "never heard of, or forgotten"
@@ -47,7 +53,7 @@ class SandboxPhase(Enum):
     STOPPED = "stopped, and remembered until it is removed or no longer listed"
 
 
-class SandboxTrigger(Enum):
+class SandboxTrigger(_Word):
     """What can happen to a sandbox."""
 
     STARTED = "PodStarted"
@@ -58,7 +64,7 @@ class SandboxTrigger(Enum):
     UNLISTED = "Synchronize does not list it"
 
 
-class SandboxEffect(Enum):
+class SandboxEffect(_Word):
     """What a sandbox does to its pod and its containers."""
 
     JOIN = "it joins its pod, which appears with it, and so do its containers that had no pod"
@@ -68,7 +74,7 @@ class SandboxEffect(Enum):
 # --- a pod's group ---
 
 
-class GroupPhase(Enum):
+class GroupPhase(_Word):
     """How a pod and its group stand to each other. At most one action is in flight in any of them."""
 
     ABSENT = "no pod, no group, nothing to remember"
@@ -84,7 +90,7 @@ class GroupPhase(Enum):
     ORPHAN = "the pod is gone and its group could not be deleted"
 
 
-class GroupTrigger(Enum):
+class GroupTrigger(_Word):
     """What can happen to a pod's group."""
 
     APPEARED = "a sandbox of the pod came to life"
@@ -102,7 +108,7 @@ class GroupTrigger(Enum):
     AUDITED = "PodAudited"
 
 
-class GroupEffect(Enum):
+class GroupEffect(_Word):
     """What follows for the group and its audience."""
 
     CREATE = "CreateGroup"
@@ -117,7 +123,7 @@ class GroupEffect(Enum):
 # --- containers ---
 
 
-class ContainerPhase(Enum):
+class ContainerPhase(_Word):
     """How far one container has come. Finer than `ContainerState`: it says whose turn an attempt is."""
 
     UNKNOWN = "never heard of, or forgotten"
@@ -133,7 +139,7 @@ class ContainerPhase(Enum):
     STOPPED = "stopped, and remembered until it is removed or no longer listed"
 
 
-class ContainerTrigger(Enum):
+class ContainerTrigger(_Word):
     """What can happen to a container."""
 
     ADRIFT = "seen, and its sandbox is not known"
@@ -154,7 +160,7 @@ class ContainerTrigger(Enum):
     REMOVED = "ContainerRemoved, its sandbox went, or Synchronize does not list it"
 
 
-class ContainerEffect(Enum):
+class ContainerEffect(_Word):
     """What a container does to its pod."""
 
     TELL = "Emit AddOrUpdate of its pod if that differs from the last one and the group's outcome is known"
