@@ -107,6 +107,7 @@ _FOUND: Final = MappingProxyType(
         Finding.GONE: ContainerTrigger.FOUND_GONE,
     }
 )
+"""What a finding is to a container; UNKNOWN is nothing."""
 
 
 class PodTable(Questions):
@@ -222,7 +223,7 @@ class PodTable(Questions):
     def _reconciled(self, fact: TasksReconciled) -> list[GroupTrigger]:
         state = self._state
         pod, groups = state.pods[fact.pod_uid], fact.groups
-        news = pod.found(groups[0], groups[1:]) if groups else False
+        news = pod.found(groups[0], groups) if groups else False
         # The container may have gone since, and even have come back in another pod.
         if self.container_pod(fact.container_id) == fact.pod_uid:
             container = state.containers[fact.container_id]
@@ -238,12 +239,12 @@ class PodTable(Questions):
         main, *others = pod.groups
         left = others if fact.others is None else {*others} & {*fact.others}
         news = pod.found(None if fact.lost else main, left)
-        findings = [(container_id, _FOUND.get(finding)) for container_id, finding in fact.findings]
+        findings = [(each, _FOUND[finding]) for each, finding in fact.findings if finding in _FOUND]
         if fact.lost:
             pod.reason = LOST
             findings += [(each.told.container_id, ContainerTrigger.FOUND_ASTRAY) for each in pod.containers()]
         for container_id, trigger in findings:
-            if trigger is not None and self.container_pod(container_id) == pod.pod_uid:
+            if self.container_pod(container_id) == pod.pod_uid:
                 state.container(trigger, container_id)
         if fact.lost:
             return [GroupTrigger.LOST]
@@ -265,7 +266,6 @@ class PodTable(Questions):
                 sandbox = state.sandboxes[told.sandbox_id] = SandboxRecord(told.sandbox_id)
             record = ContainerRecord(told, sandbox)
             sandbox.containers[told.container_id] = state.containers[told.container_id] = record
-            return record
         record.hear(told)
         return record
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nri_resctrl_plugin.model import ContainerId, ContainerState, PodUid
-from nri_resctrl_plugin.pods_actions import Inspect
 from nri_resctrl_plugin.pods_facts import LiveSandbox
 from nri_resctrl_plugin.pods_phases import (
     ATTEMPT_PENDING,
@@ -95,14 +94,6 @@ class Questions:
             for container_id in self._state.containers
             if self.container_state(container_id) is ContainerState.PARTIAL
         )
-
-    def inspectable_pods(self) -> tuple[PodUid, ...]:
-        """Live pods for which PodAudited counts now, in the order of appearance."""
-        return tuple(uid for uid, pod in self._state.pods.items() if pod.phase is GroupPhase.EXISTS)
-
-    def inspection_pending(self, pod_uid: PodUid) -> bool:
-        """Whether an inspection of the pod is in flight, even if the pod is gone meanwhile."""
-        return isinstance(self._state.in_flight.get(pod_uid), Inspect)
 
     def sandboxes(self) -> tuple[LiveSandbox, ...]:
         """Sandboxes that live as far as events told, in the order of arrival."""

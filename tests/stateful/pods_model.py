@@ -127,7 +127,7 @@ class PodsWorld(PodsTruth):
         for partial in self.table.partial_containers():
             self.feed(ContainerRetried(partial))
         self.drain()
-        for pod_uid in self.table.inspectable_pods():
+        for pod_uid in sorted({*self.live.values()}):
             self.feed(PodAudited(pod_uid))
         self.drain()
         self._judge_ground()
@@ -212,8 +212,7 @@ class PodsWorld(PodsTruth):
         for pod_uid in {*lives, *self.known, *self.pending}:
             work = self.pending.get(pod_uid, (None,))[0]
             creating = isinstance(work, CreateGroup)
-            assert table.inspection_pending(pod_uid) == isinstance(work, Inspect)
-            assert (pod_uid in table.inspectable_pods()) == bool(self.outcome.get(pod_uid) and work is None)
+            assert table.busy(pod_uid) == (work is not None)
             assert table.knows_pod(pod_uid) == (pod_uid in lives)
             assert table.group_state(pod_uid) == self._group(pod_uid)
             assert table.creation_pending(pod_uid) == (

@@ -645,8 +645,8 @@ def test_questions_about_nothing() -> None:
     assert table.container_pod(X) is None
     assert not table.attempt_pending(X)
     assert (table.failed_pods(), table.partial_containers(), table.orphans()) == ((), (), ())
-    assert (table.inspectable_pods(), table.sandboxes()) == ((), ())
-    assert not table.inspection_pending(A)
+    assert table.sandboxes() == ()
+    assert not table.busy(A)
     assert table.snapshot() == {}
 
 

@@ -26,6 +26,7 @@ from nri_resctrl_plugin.pods import (
     GroupCreated,
     GroupKept,
     GroupRefused,
+    GroupRetried,
     Inspect,
     InspectedContainer,
     LiveSandbox,
@@ -78,10 +79,8 @@ def test_audit_asks_for_an_inspection() -> None:
     table = running(*ended(X), *ended(Y, complete=False), ContainerStarted(word(Z, monitored=True)))
     table.apply(Synchronized((A1,), (word(X), word(Y), word(Z), word(ContainerId("c"), started=False))))
     seen = tuple(InspectedContainer(each, ContainerCgroup(cgroups_path=f"/{each}")) for each in (X, Y))
-    assert table.inspectable_pods() == (A,)
     assert table.apply(PodAudited(A)) == [Inspect(A, (PATH,), seen)]
-    assert table.inspection_pending(A)
-    assert table.inspectable_pods() == ()
+    assert table.busy(A)
     assert table.group_state(A) == Exists(PATH)
 
 
@@ -99,7 +98,6 @@ def test_audit_asks_for_an_inspection() -> None:
 def test_audit_of_what_cannot_be_inspected(before: tuple[Fact, ...]) -> None:
     """An audit counts only while the group Exists and nothing is in flight."""
     table = table_after(*before)
-    assert table.inspectable_pods() == ()
     assert table.apply(PodAudited(A)) == []
 
 
@@ -187,14 +185,14 @@ def test_late_inspection(stray: Fact) -> None:
     assert table.apply(PodInspected(A, ((X, Finding.ASTRAY),), lost=True)) == []
     table.apply(start(Y))
     assert table.apply(stray) == []
-    assert not table.inspection_pending(A)
+    assert table.busy(A)
 
 
 def test_gone_while_inspecting() -> None:
     """The delete of a pod that goes during its inspection waits for it."""
     table = running(*ended(), PodAudited(A))
     assert table.apply(PodStopped(A1.sandbox_id)) == [Emit(PodResctrlRemoved(A))]
-    assert table.inspection_pending(A)
+    assert table.busy(A)
     assert table.apply(found(Finding.ASTRAY)) == [DeleteGroup(A, PATH)]
 
 
@@ -361,6 +359,14 @@ def test_home_is_believed_in() -> None:
     ]
 
 
+def test_home_is_lost_with_its_group() -> None:
+    """A group that was made again at the same place is nobody's home: who was in the old one is not in it."""
+    table = running(start(X), TasksReconciled(A, X, complete=True, homes=frozenset({PATH})), PodAudited(A))
+    for fact in (found(lost=True), GroupRefused(A), GroupRetried(A), GroupCreated(A, PATH)):
+        table.apply(fact)
+    assert works(table.apply(start(Y))) == [reconcile(Y)]
+
+
 # --- a census ---
 
 
@@ -370,10 +376,12 @@ def test_sandboxes() -> None:
     table = running(PodStarted(B1), start(X), start(Y), start(Z), ContainerStopped(Y))
     assert {each.cgroup for each in table.sandboxes()} == {None}
     table.apply(ContainerStarted(word(X), PodRef(A1.sandbox_id, A, cgroup)))
-    table.apply(PodStarted(PodRef(A1.sandbox_id, A, ContainerCgroup(cgroups_path="", pid=7))))
+    for parent in ("/slice", ""):
+        newer = ContainerCgroup(cgroups_path="", cgroup_parent=parent, pid=7)
+        table.apply(PodStarted(PodRef(A1.sandbox_id, A, newer)))
     table.apply(PodStarted(A1))
     table.apply(PodStopped(B1.sandbox_id))
-    told = ContainerCgroup(cgroups_path="/a1", cgroup_parent="/pods", pid=7)
+    told = ContainerCgroup(cgroups_path="/a1", cgroup_parent="/slice", pid=7)
     seen = (ContainerCgroup(cgroups_path="/x"), ContainerCgroup(cgroups_path="/z"))
     assert table.sandboxes() == (LiveSandbox(A1.sandbox_id, A, told, seen),)
 
