@@ -77,6 +77,8 @@ async def launched(
 async def test_flags_and_settings_come_with_configure(tmp_path: Path) -> None:
     """Everything that a flag sets elsewhere stands in the runtime's drop-in file."""
     events, log = tmp_path / "events.jsonl", tmp_path / "log"
+    log.write_text("kept\n")
+    log.chmod(0o640)
     config = (
         f"group_prefix: ours_\nresctrl: fake\nfake_rmids: 2\nevents: {events}\nlog_file: {log}\n"
         "log_format: json\nretry_interval: 0\ncleanup_on_exit: false\n"
@@ -90,8 +92,11 @@ async def test_flags_and_settings_come_with_configure(tmp_path: Path) -> None:
         assert str(event.group_state.path).endswith("/ours_uid")  # type: ignore[union-attr]
         await it.runtime.stop()
         assert await it.ended() == Exit.OK
-    assert '"event": "connection_ended"' in log.read_text()
-    assert log.stat().st_mode & 0o777 == 0o640
+    text = log.read_text()
+    assert text.startswith("kept\n"), "the log is appended"
+    for told in ("startup_cleanup", "connection_ended"):
+        assert f'"event": "{told}"' in text
+    assert "configuration_refused" not in text
 
 
 @pytest.mark.parametrize(
@@ -152,6 +157,20 @@ def test_a_refusal_stands_in_the_file_that_was_named(tmp_path: Path, line: str) 
             await until(lambda: log.exists() and wanted in log.read_text(), "the file has the reason", 10)
 
     play()
+
+
+@in_loop
+async def test_nothing_is_swept_where_the_settings_are_refused(tmp_path: Path) -> None:
+    """It serves with its flags and the defaults, and removes nothing: whose groups they are is not known."""
+    events, log = tmp_path / "events", tmp_path / "log"
+    program = ("-m", "nri_resctrl_plugin", "run", "--resctrl=fake", f"--events={events}", f"--log-file={log}")
+    async with launched(tmp_path, "group_prefix: 5\n", program) as it:
+        await it.runtime.synchronized()
+        await it.runtime.run_pod(POD)
+        await until(lambda: events.exists() and events.read_text(), "it tells the pod", 10)
+    assert "group_prefix: must be text, not 5" in log.read_text()
+    assert "startup_cleanup" not in log.read_text()
+    assert log.stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.skipif(HAS_RESCTRL, reason="this machine has resctrl: nothing is missing")
