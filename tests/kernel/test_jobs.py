@@ -114,3 +114,9 @@ def test_a_longer_comparison_has_longer(monkeypatch: pytest.MonkeyPatch) -> None
         job = _fidelity(JOBS["fidelity-none"].guest, "none", 10_000)
         assert job.limit == seconds
         assert str(operations_) in job.command
+
+
+def test_domains_can_be_told_apart() -> None:
+    """The guest that runs the scenarios has two L3 caches, each with a processor that can go."""
+    guest = JOBS["scenarios-full"].guest
+    assert (guest.sockets, guest.cpus) == (2, 2)

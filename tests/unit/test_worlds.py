@@ -14,6 +14,7 @@ from nri_resctrl_plugin.cgroups import CgroupWitness
 from nri_resctrl_plugin.model import ContainerCgroup
 from tests.unit.fakes import answer
 from tests.worlds import WORLDS, FakeWorld, Machine, WorldMissing, eventually, mounts, real
+from tests.worlds.counting import HardwareCounting
 from tests.worlds.real import Resting
 from tests.worlds.tasks import Tasks, wait_until
 
@@ -138,6 +139,38 @@ def test_counters_follow_the_work(fake: FakeWorld) -> None:
     assert all(value > root[key] for key, value in fake.traffic(fake.root).items())
     fake.remove_group(group)
     assert fake.groups_in(group.parent) == set()
+
+
+def test_counters_can_be_told_to_refuse_and_to_begin_anew(fake: FakeWorld) -> None:
+    """The word stands in every counter meanwhile; a domain that went and came has counted nothing."""
+    container = fake.new_container()
+    fake.work(container)
+    file = fake.root / "mon_data/mon_L3_01/mbm_total_bytes"
+    with fake.refused_counters("Error"):
+        assert fake.fs.read_text(file) == "Error\n"
+    before = fake.traffic(fake.root)
+    assert fake.part_domains() == {"mon_L3_01"}
+    after = fake.traffic(fake.root)
+    assert {key for key, value in after.items() if value == before[key] > 0} == {
+        *("mon_L3_00/mbm_local_bytes", "mon_L3_00/mbm_total_bytes")
+    }
+    assert {value for key, value in after.items() if key.startswith("mon_L3_01/")} == {0}
+
+
+def test_hardware_that_cannot_refuse(tmp_path: Path) -> None:
+    """There the word is put in where counters are read, at once or again and again, and nowhere else."""
+    (tmp_path / "mon_data").mkdir()
+    counter, other = tmp_path / "mon_data/x", tmp_path / "y"
+    for file in (counter, other):
+        file.write_text("7\n")
+    counting = HardwareCounting()
+    with counting.fs.open_reader(counter) as reader, counting.fs.open_reader(other) as untouched:
+        with counting.refused("Unavailable"):
+            told = {counting.fs.read_text(counter), reader.read(), reader.read_page()}
+            assert told == {"Unavailable\n"}
+            assert {counting.fs.read_text(other), untouched.read(), untouched.read_page()} == {"7\n"}
+        assert {counting.fs.read_text(counter), reader.read(), reader.read_page()} == {"7\n"}
+    assert counting.part_domains() == frozenset()
 
 
 def test_other_machines() -> None:

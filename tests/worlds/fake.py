@@ -30,12 +30,13 @@ __all__ = ["FakeSite", "FakeWorld"]
 _FORK: Final = 0.001
 """Seconds that a fork seems to take: what is born within them is listed only afterwards."""
 _WORK: Final = 4096
+_DOMAINS: Final = (0, 1)
 
 
 def _kernel(machine: Machine) -> FakeFs:
     match machine:
         case Machine.FULL:
-            return FakeFs(num_rmids=12, num_closids=6, limbo=0.1)
+            return FakeFs(num_rmids=12, num_closids=6, limbo=0.1, domains=_DOMAINS)
         case Machine.WITHOUT_RESCTRL:
             return FakeFs(supported=False)
         case Machine.WITHOUT_MONITORING:
@@ -111,7 +112,8 @@ class FakeWorld(RawGroups):
 
     def work(self, container: ContainerHandle) -> None:
         """Let the counters of the group of a container's first thread rise."""
-        self.kernel.move_bytes(Tid(container.pid), _WORK, local=_WORK // 2)
+        for domain in _DOMAINS:
+            self.kernel.move_bytes(Tid(container.pid), _WORK, local=_WORK // 2, domain=domain)
 
     def threads_of(self, container: ContainerHandle) -> set[Tid]:
         """Return a container's threads."""
@@ -139,6 +141,21 @@ class FakeWorld(RawGroups):
                     self.kernel.read_text(group / "mon_data" / domain / event)
                 )
         return readings
+
+    @contextmanager
+    def refused_counters(self, word: str) -> Iterator[None]:
+        """Let every counter say a word."""
+        self.kernel.fail_counters(word)
+        try:
+            yield
+        finally:
+            self.kernel.fail_counters(None)
+
+    def part_domains(self) -> frozenset[str]:
+        """Take the second L3 cache offline and back."""
+        for online in (False, True):
+            self.kernel.set_online(1, online=online)
+        return frozenset({"mon_L3_01"})
 
     def mount_state(self, *, mounted: bool) -> None:
         """Mount or unmount."""

@@ -183,6 +183,18 @@ class World(Protocol):
         """Return what a group has counted of memory traffic, in bytes, by domain and event."""
         ...
 
+    def refused_counters(self, word: str) -> AbstractContextManager[None]:
+        """Let every counter say "Unavailable" or "Error" meanwhile, instead of a number."""
+        ...
+
+    def part_domains(self) -> frozenset[str]:
+        """Let some domains begin to count anew while the others go on, where that can be done.
+
+        Returns:
+            Names of the domains that went and came back for it.
+        """
+        ...
+
     def mount_state(self, *, mounted: bool) -> None:
         """Mount or unmount, as somebody else would do it; nothing if it is so already."""
         ...

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 from attrs import define, evolve, field, frozen
 
 from nri_resctrl_plugin.cgroups import CgroupPidSource, PidSource
-from resctrl import FsProvider, RealFs, Tid
+from resctrl import FsProvider, Tid
 from tests.worlds import cgroup_dirs, mounts
+from tests.worlds.counting import Counting, GuestCounting, HardwareCounting
 from tests.worlds.groups import OsFiles, RawGroups
 from tests.worlds.protocol import Capability, ContainerHandle, Machine, WorldMissing
 from tests.worlds.tasks import Tasks
@@ -134,6 +135,7 @@ class _Shared:
     """The directory of our own in it."""
     tasks: Tasks
     mounting: Mounting
+    counting: Counting
     resting: Resting
 
 
@@ -143,7 +145,7 @@ class RealWorld(RawGroups):
     def __init__(self, shared: _Shared, number: int, machine: Machine) -> None:
         super().__init__(OsFiles(), _ROOT, shared.prefix, shared.others_prefix)
         self.name = shared.name
-        self.fs: FsProvider = RealFs()
+        self.fs: FsProvider = shared.counting.fs
         self.pid_source: PidSource = CgroupPidSource()
         self._shared = shared
         self._machine = machine
@@ -229,6 +231,14 @@ class RealWorld(RawGroups):
         files = group.glob("mon_data/mon_L3_*/mbm_*_bytes")
         return {f"{file.parent.name}/{file.name}": int(file.read_text(encoding="ascii")) for file in files}
 
+    def refused_counters(self, word: str) -> AbstractContextManager[None]:
+        """Let every counter say a word."""
+        return self._shared.counting.refused(word)
+
+    def part_domains(self) -> frozenset[str]:
+        """Let domains count apart."""
+        return self._shared.counting.part_domains()
+
     @contextmanager
     def use_up_rmids(self) -> Iterator[None]:
         """Fill the machine."""
@@ -283,18 +293,21 @@ class RealSite:
         name: The name of the worlds.
         run: Begins the names of all groups, ours and those of others.
         mounting: How resctrl is mounted and unmounted.
+        counting: What can be done to its counters.
         limbo: Seconds that a freed RMID rests at most.
         machine: What this machine is.
     """
 
-    def __init__(self, name: str, *, run: str, mounting: Mounting, limbo: float, machine: Machine) -> None:
+    def __init__(
+        self, name: str, *, run: str, mounting: Mounting, counting: Counting, limbo: float, machine: Machine
+    ) -> None:
         cgroups = cgroup_dirs.cgroup_mount()
         home = cgroups / f"resctrl-{name}-{os.getpid()}"
         home.mkdir()
         self._machine = machine
         self._numbers = itertools.count()
         self._shared = _Shared(
-            name, f"{run}pod_", f"{run}others_", cgroups, home, Tasks(), mounting, Resting(limbo)
+            name, f"{run}pod_", f"{run}others_", cgroups, home, Tasks(), mounting, counting, Resting(limbo)
         )
 
     def world(self, machine: Machine) -> RealWorld:
@@ -316,7 +329,14 @@ class KernelSite(RealSite):
         if not _MODEL.is_dir():
             raise WorldMissing("this is not the guest of the kernel lane: it has no software RDT model")
         limbo = _SWEEP + int((_MODEL / "decay_ms").read_text(encoding="ascii")) / 1000
-        super().__init__("kernel", run="", mounting=GuestMounting(), limbo=limbo, machine=_machine())
+        super().__init__(
+            "kernel",
+            run="",
+            mounting=GuestMounting(),
+            counting=GuestCounting(),
+            limbo=limbo,
+            machine=_machine(),
+        )
 
 
 class HardwareSite(RealSite):
@@ -335,7 +355,12 @@ class HardwareSite(RealSite):
                 if name.startswith(run):
                     raise WorldMissing(f"{directory / name} is there already; give another {RUN_PREFIX}")
         super().__init__(
-            "hardware", run=run, mounting=HiddenMounting(), limbo=_SWEEP + _COOLS, machine=machine
+            "hardware",
+            run=run,
+            mounting=HiddenMounting(),
+            counting=HardwareCounting(),
+            limbo=_SWEEP + _COOLS,
+            machine=machine,
         )
 
 

@@ -1,0 +1,147 @@
+"""What a scenario may do to the counters of a machine.
+
+Owns: counters that refuse, and domains whose counts part. Must not know: groups of a scenario, or its claims.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol, Self
+
+from resctrl import FsProvider, RealFs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from resctrl import Reader
+
+__all__ = ["Counting", "GuestCounting", "HardwareCounting", "RefusingFs"]
+
+_MON_DATA: Final = Path("/sys/fs/resctrl/mon_data")
+_FAULT: Final = Path("/sys/module/fakerdt/parameters/fail")
+_FAULTS: Final = {"Unavailable": "1", "Error": "2"}
+_CPUS: Final = Path("/sys/devices/system/cpu")
+
+
+class Counting(Protocol):
+    """The counters of a machine."""
+
+    fs: FsProvider
+    """What the code under test reads them with."""
+
+    def refused(self, word: str) -> AbstractContextManager[None]:
+        """Let every counter say this word meanwhile."""
+        ...
+
+    def part_domains(self) -> frozenset[str]:
+        """Let the counters of some domains begin anew; return the names of these domains, if any."""
+        ...
+
+
+class GuestCounting:
+    """The guest: its hardware can be made to refuse, and its processors be taken offline."""
+
+    def __init__(self) -> None:
+        self.fs: FsProvider = RealFs()
+
+    @contextmanager
+    def refused(self, word: str) -> Iterator[None]:
+        """Turn the model's knob."""
+        _FAULT.write_text(_FAULTS[word], encoding="ascii")
+        try:
+            yield
+        finally:
+            _FAULT.write_text("0", encoding="ascii")
+
+    def part_domains(self) -> frozenset[str]:
+        """Take all packages but the first one offline and back: with its last processor a cache goes."""
+        before = _domains()
+        others = [cpu for cpu in _CPUS.glob("cpu[1-9]*") if _package(cpu) != _package(_CPUS / "cpu0")]
+        try:
+            for cpu in others:
+                (cpu / "online").write_text("0", encoding="ascii")
+            gone = before - _domains()
+            assert gone, "all processors of the guest are at one L3 cache: boot it with --sockets 2"
+            return gone
+        finally:
+            for cpu in others:
+                (cpu / "online").write_text("1", encoding="ascii")
+
+
+class HardwareCounting:
+    """A machine that others use too: nothing can be done to its counters.
+
+    The words are put in at the provider, so that there the library is tried and the kernel is not.
+    """
+
+    def __init__(self) -> None:
+        self._refusing = RefusingFs()
+        self.fs: FsProvider = self._refusing
+
+    @contextmanager
+    def refused(self, word: str) -> Iterator[None]:
+        """Put the word in."""
+        self._refusing.word = word
+        try:
+            yield
+        finally:
+            self._refusing.word = None
+
+    def part_domains(self) -> frozenset[str]:
+        """Leave them as they are."""
+        return frozenset()
+
+
+class RefusingFs(RealFs):
+    """The file system of this machine, but that its counters can be made to say a word.
+
+    Attributes:
+        word: What they say; None lets them count.
+    """
+
+    __slots__ = ("word",)
+
+    def __init__(self) -> None:
+        self.word: str | None = None
+
+    def read_text(self, path: Path) -> str:
+        return self.said(path) or super().read_text(path)
+
+    def open_reader(self, path: Path) -> Reader:
+        return _RefusingReader(super().open_reader(path), self, path)
+
+    def said(self, path: Path) -> str | None:
+        """Return what a file says instead of its text, or None."""
+        return f"{self.word}\n" if self.word is not None and "mon_data" in path.parts else None
+
+
+class _RefusingReader:
+    def __init__(self, inner: Reader, fs: RefusingFs, path: Path) -> None:
+        self._inner = inner
+        self._fs = fs
+        self._path = path
+
+    def read(self) -> str:
+        return self._fs.said(self._path) or self._inner.read()
+
+    def read_page(self) -> str:
+        return self._fs.said(self._path) or self._inner.read_page()
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _domains() -> frozenset[str]:
+    return frozenset(path.name for path in _MON_DATA.iterdir())
+
+
+def _package(cpu: Path) -> str:
+    return (cpu / "topology/physical_package_id").read_text(encoding="ascii")
