@@ -10,18 +10,21 @@ Rules:
     3. A cgroup is looked at once, when the audit first meets it, so that it can be missed later; after that,
        those of containers are looked at only where their sandbox's is gone.
     4. One bad item never ends an audit, and it raises nothing. Audits do not overlap: a second call joins.
+    5. Where something was mended it is looked at again after a moment, a few times at most: a fork that was
+       under way while its parent was moved has by then brought a child that is still outside.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+import asyncio
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from attrs import define, field
 
 from nri_resctrl_plugin.errors import ContainerNotFoundError, PluginClosedError, PodNotFoundError
 from nri_resctrl_plugin.events import Exists
 from nri_resctrl_plugin.joining import Joined
-from nri_resctrl_plugin.model import ContainerState
+from nri_resctrl_plugin.model import ContainerId, ContainerState, PodUid
 from nri_resctrl_plugin.pods import Finding, PodAudited, PodRemoved
 from nri_resctrl_plugin.reports import AuditReport, RetryFailure, RetrySubject
 from resctrl import FsProvider
@@ -29,7 +32,7 @@ from resctrl import FsProvider
 if TYPE_CHECKING:
     from nri_resctrl_plugin.driver import Driver
     from nri_resctrl_plugin.inspection import Inspection
-    from nri_resctrl_plugin.model import ContainerCgroup, ContainerId, PodUid
+    from nri_resctrl_plugin.model import ContainerCgroup
     from nri_resctrl_plugin.pods import LiveSandbox
 
 __all__ = ["Audits"]
@@ -39,50 +42,62 @@ P = TypeVar("P", bound=FsProvider)
 _WENT_AWAY = (ContainerNotFoundError, PodNotFoundError, PluginClosedError)
 
 
+_LOOKS: Final = 5
+"""How often a pod is inspected at most in one audit."""
+
+A_MOMENT: Final = 0.05
+"""Seconds from one look to the next: the forks of all but very large processes take less."""
+
+
 @define
 class _Tally:
-    """A report being made."""
+    """A report being made: whatever is looked at several times counts once."""
 
-    pods: int = 0
-    containers: int = 0
-    containers_astray: int = 0
+    pods: set[PodUid] = field(factory=set)
+    containers: set[ContainerId] = field(factory=set)
+    containers_astray: set[ContainerId] = field(factory=set)
     threads_astray: int = 0
-    containers_reconciled: int = 0
-    containers_dropped: int = 0
+    containers_reconciled: set[ContainerId] = field(factory=set)
+    containers_dropped: set[ContainerId] = field(factory=set)
     groups_recreated: int = 0
     pods_dropped: int = 0
     groups_deleted: int = 0
-    failures: list[RetryFailure] = field(factory=list)
+    failures: dict[tuple[RetrySubject, str], RetryFailure] = field(factory=dict)
 
     def fail(self, subject: RetrySubject, name: str, error: Exception) -> None:
         """Take an error, unless it says that its subject went away: that is no failure."""
         if not isinstance(error, _WENT_AWAY):
-            self.failures.append(RetryFailure(subject, name, error))
+            self.failures.setdefault((subject, name), RetryFailure(subject, name, error))
 
     def report(self) -> AuditReport:
         return AuditReport(
-            pods=self.pods,
-            containers=self.containers,
-            containers_astray=self.containers_astray,
+            pods=len(self.pods),
+            containers=len(self.containers),
+            containers_astray=len(self.containers_astray),
             threads_astray=self.threads_astray,
-            containers_reconciled=self.containers_reconciled,
-            containers_dropped=self.containers_dropped,
+            containers_reconciled=len(self.containers_reconciled),
+            containers_dropped=len(self.containers_dropped),
             groups_recreated=self.groups_recreated,
             pods_dropped=self.pods_dropped,
             groups_deleted=self.groups_deleted,
-            failures=tuple(self.failures),
+            failures=tuple(self.failures.values()),
         )
 
 
 class Audits(Generic[P]):
     """The audits of one driver.
 
+    Args:
+        driver: Has the table, and does the work.
+
     Attributes:
         passes: The passes of `once`, one at a time.
+        moment: Seconds from one look at a pod to the next.
     """
 
     def __init__(self, driver: Driver[P]) -> None:
         self._driver = driver
+        self.moment: float = A_MOMENT
         self._met: frozenset[ContainerCgroup] = frozenset()
         self.passes: Joined[AuditReport] = Joined(self._make, "resctrl audit")
 
@@ -94,8 +109,13 @@ class Audits(Generic[P]):
         tally = _Tally()
         partial = frozenset(self._driver.table.partial_containers())
         await self._take_census(tally)
-        for pod_uid in dict.fromkeys(each.pod_uid for each in self._driver.table.sandboxes()):
-            await self._audit(pod_uid, partial, tally)
+        pods = list(dict.fromkeys(each.pod_uid for each in self._driver.table.sandboxes()))
+        for look in range(_LOOKS):
+            if look:
+                await asyncio.sleep(self.moment)
+            pods = [pod_uid for pod_uid in pods if await self._audit(pod_uid, partial, tally)]
+            if not pods:
+                break
         return tally.report()
 
     # --- the census ---
@@ -131,30 +151,34 @@ class Audits(Generic[P]):
 
     # --- one pod ---
 
-    async def _audit(self, pod_uid: PodUid, partial: frozenset[ContainerId], tally: _Tally) -> None:
+    async def _audit(self, pod_uid: PodUid, partial: frozenset[ContainerId], tally: _Tally) -> bool:
+        """Look at a pod and mend it; return whether it is worth another look."""
         driver, table = self._driver, self._driver.table
         while table.busy(pod_uid) and not driver.closed:
             await driver.waiters.rest(pod_uid)
         if driver.closed or not isinstance(table.group_state(pod_uid), Exists):
-            return
+            return False
         answer = driver.waiters.inspection(pod_uid)
         driver.take(PodAudited(pod_uid))
         seen = await answer
         if isinstance(seen, Exception):
-            return  # the plugin is closed
-        tally.pods += 1
-        tally.containers += len(seen.findings)
+            return False  # the plugin is closed
+        tally.pods.add(pod_uid)
+        for container_id, finding in seen.findings:
+            tally.containers.add(container_id)
+            if finding is Finding.ASTRAY:
+                tally.containers_astray.add(container_id)
+            elif finding is Finding.GONE:
+                tally.containers_dropped.add(container_id)
         tally.threads_astray += seen.threads_astray
-        tally.containers_astray += sum(finding is Finding.ASTRAY for _, finding in seen.findings)
-        tally.containers_dropped += sum(finding is Finding.GONE for _, finding in seen.findings)
-        for container_id, error in seen.failures:
-            if container_id is None:
+        for failed, error in seen.failures:
+            if failed is None:
                 tally.fail(RetrySubject.GROUP, pod_uid, error)
             else:
-                tally.fail(RetrySubject.CONTAINER, container_id, error)
+                tally.fail(RetrySubject.CONTAINER, failed, error)
         if seen.lost:
             await self._see_it_made(pod_uid, tally)
-        await self._see_them_mended(seen, partial, tally)
+        return await self._see_them_mended(seen, partial, tally)
 
     async def _see_it_made(self, pod_uid: PodUid, tally: _Tally) -> None:
         """Wait for the group that takes the place of the lost one."""
@@ -169,9 +193,9 @@ class Audits(Generic[P]):
 
     async def _see_them_mended(
         self, seen: Inspection, partial: frozenset[ContainerId], tally: _Tally
-    ) -> None:
-        """Wait for the attempts that follow from the findings."""
-        driver = self._driver
+    ) -> bool:
+        """Wait for the attempts that follow from the findings; return whether one went well or came short."""
+        driver, tried = self._driver, False
         answers = {
             container_id: driver.waiters.attempt(container_id, collects=True)
             for container_id, _ in seen.findings
@@ -181,8 +205,11 @@ class Audits(Generic[P]):
             outcome: ContainerState | Exception | None = driver.table.container_state(container_id)
             if container_id in answers:
                 outcome = await answers[container_id]
+            astray = container_id in answers or finding is Finding.ASTRAY
             if isinstance(outcome, Exception):
                 tally.fail(RetrySubject.CONTAINER, container_id, outcome)
-            elif outcome is ContainerState.RECONCILED:
-                mended = container_id in answers or finding is Finding.ASTRAY or container_id in partial
-                tally.containers_reconciled += mended
+            else:
+                tried = tried or astray
+                if outcome is ContainerState.RECONCILED and (astray or container_id in partial):
+                    tally.containers_reconciled.add(container_id)
+        return tried

@@ -67,7 +67,7 @@ class RetryReport:
 
 @frozen(kw_only=True)
 class AuditReport:
-    """What `audit_once` saw and did.
+    """What `audit_once` saw and did. A pod or container that it looked at several times counts once.
 
     Attributes:
         pods: Pods whose group and containers were looked at.

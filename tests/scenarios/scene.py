@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Self
 
 from attrs import evolve, field, frozen
@@ -29,7 +30,7 @@ from resctrl.testing import FaultyFs, RecordingFs
 from tests.worlds import DEADLINE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from contextlib import AbstractContextManager
 
     from structlog.typing import EventDict
@@ -52,16 +53,18 @@ class Pod:
         uid: Its uid.
         sandbox: Its sandbox, as the runtime tells it.
         path: Where its group stands, if there is one.
+        others: Where its further groups stand.
     """
 
     uid: PodUid
     sandbox: PodSandbox
     path: Path = field(repr=False)
+    others: tuple[Path, ...] = ()
 
     @property
     def exists(self) -> Exists:
         """The state of its group when it is there."""
-        return Exists(self.path)
+        return Exists(self.path, self.others)
 
     def told(self, state: ResctrlGroupState, total: int, reconciled: int) -> PodResctrlAddOrUpdate:
         """Return the event that tells of it."""
@@ -79,6 +82,14 @@ class Pod:
     def removed(self) -> PodResctrlRemoved:
         """The event that tells of its end."""
         return PodResctrlRemoved(self.uid)
+
+    def below(self, control: Path) -> Pod:
+        """Return the same pod with its main group below a control group."""
+        return evolve(self, path=control / "mon_groups" / self.path.name)
+
+    def and_below(self, *controls: Path) -> Pod:
+        """Return the same pod with further groups below control groups."""
+        return evolve(self, others=tuple(control / "mon_groups" / self.path.name for control in controls))
 
     def another_sandbox(self, sandbox: str) -> Pod:
         """Return the same pod in another sandbox."""
@@ -158,16 +169,31 @@ class Scene:
 
     # What the runtime says
 
-    def pod(self, uid: str) -> Pod:
-        """Return a pod of one sandbox."""
+    def pod(
+        self,
+        uid: str,
+        *,
+        pause: ContainerHandle | None = None,
+        namespace: str = "scenarios",
+        labels: Mapping[str, str] = MappingProxyType({}),
+    ) -> Pod:
+        """Return a pod of one sandbox.
+
+        Args:
+            uid: Its uid.
+            pause: What is the sandbox's own container; None: one that nobody will look for.
+            namespace: Its namespace.
+            labels: Its labels.
+        """
         sandbox = PodSandbox(
             id=f"sandbox-{uid}",
             uid=uid,
             name=uid,
-            namespace="scenarios",
-            pid=1,
-            cgroup_parent="/kubepods",
-            cgroups_path=f"/kubepods/{uid}",
+            namespace=namespace,
+            labels=labels,
+            pid=pause.pid if pause is not None else 1,
+            cgroup_parent=pause.cgroup_parent if pause is not None else "/kubepods",
+            cgroups_path=pause.cgroups_path if pause is not None else f"/kubepods/{uid}",
         )
         return Pod(PodUid(uid), sandbox, self.resctrl.group_path(uid))
 
@@ -247,8 +273,13 @@ class Scene:
 
     def groups(self) -> set[str]:
         """Return the groups of ours in the root's mon_groups."""
-        names = self.world.groups_in(self.world.root / "mon_groups")
+        names = self.world.groups_in(self.mon_groups)
         return {name for name in names if name.startswith(self._prefix)}
+
+    @property
+    def mon_groups(self) -> Path:
+        """Where groups stand below the default group."""
+        return self.world.root / "mon_groups"
 
     def mkdirs(self) -> int:
         """Return how many groups the plugin has tried to make."""
