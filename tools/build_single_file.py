@@ -10,6 +10,7 @@ Rules:
     2. Extension modules stay out: they cannot be imported from an archive, and each package here works
        without.
     3. Each package's licence and metadata are inside.
+    4. Beside it stands what it consists of, as CycloneDX.
 """
 
 # ruff: noqa: INP001 - a script, in no package
@@ -17,7 +18,9 @@ Rules:
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.metadata
+import json
 import os
 import py_compile
 import re
@@ -44,6 +47,9 @@ LEFT_OUT: Final = frozenset({"tzdata"})
 """Data that no code of ours asks for."""
 
 _MOMENT: Final = (1980, 1, 1, 0, 0, 0)
+_LONGEST_NAME: Final = 80
+"""Some packages have the whole text of their licence where its name belongs."""
+
 _LICENCE: Final = re.compile(r"(licen[cs]e|notice|authors|copying)", re.IGNORECASE)
 
 
@@ -66,6 +72,7 @@ def build(target: Path, interpreters: Sequence[str] = ()) -> None:
                 _add(archive, name, content, compressed=True)
     Path(output.name).chmod(0o755)
     Path(output.name).replace(target)
+    target.with_name(f"{target.name}.cdx.json").write_text(json.dumps(_bill(target), indent=1) + "\n")
 
 
 def _ours() -> dict[str, Path]:
@@ -113,6 +120,53 @@ def _requirements(name: str, extras: Sequence[str]) -> Iterator[importlib.metada
                 seen.add(requirement.name.lower())
                 waiting.append((requirement.name, tuple(requirement.extras)))
                 yield importlib.metadata.distribution(requirement.name)
+
+
+def _bill(target: Path) -> dict[str, object]:
+    """Return the bill of materials of the executable."""
+    inside = sorted(_requirements(DISTRIBUTION, EXTRAS), key=lambda it: it.name.lower())
+    whole = _component(importlib.metadata.distribution(DISTRIBUTION), "application")
+    digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    return {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "version": 1,
+        "metadata": {"component": whole | {"hashes": [{"alg": "SHA-256", "content": digest}]}},
+        "components": [_component(distribution, "library") for distribution in inside],
+        "dependencies": [
+            {"ref": _purl(distribution), "dependsOn": sorted(map(_purl, _direct(distribution, inside)))}
+            for distribution in (importlib.metadata.distribution(DISTRIBUTION), *inside)
+        ],
+    }
+
+
+def _component(distribution: importlib.metadata.Distribution, kind: str) -> dict[str, object]:
+    said = [
+        *distribution.metadata.get_all("License-Expression", ()),
+        *distribution.metadata.get_all("License", ()),
+    ]
+    licence = said[0] if said else ""
+    named = {"licenses": [{"license": {"name": licence}}]} if 0 < len(licence) < _LONGEST_NAME else {}
+    return {
+        "type": kind,
+        "bom-ref": _purl(distribution),
+        "name": distribution.name,
+        "version": distribution.version,
+        "purl": _purl(distribution),
+        **named,
+    }
+
+
+def _purl(distribution: importlib.metadata.Distribution) -> str:
+    return f"pkg:pypi/{distribution.name.lower().replace('_', '-')}@{distribution.version}"
+
+
+def _direct(
+    distribution: importlib.metadata.Distribution, inside: Sequence[importlib.metadata.Distribution]
+) -> list[importlib.metadata.Distribution]:
+    """Return what a distribution itself asks for, of what is inside."""
+    wanted = {Requirement(text).name.lower().replace("_", "-") for text in distribution.requires or ()}
+    return [it for it in inside if it.name.lower().replace("_", "-") in wanted]
 
 
 def _compiled(path: Path, name: str) -> bytes:

@@ -76,7 +76,9 @@ def _trimmed(schema: object) -> object:
 
 
 def _is_prose(key: str, value: object) -> bool:
-    return key.startswith(("x-kubernetes-", "$schema", "$id")) or (key == "description" and isinstance(value, str))
+    if key == "description":
+        return isinstance(value, str)  # a property may have that name too
+    return key.startswith(("x-kubernetes-", "$schema", "$id"))
 
 
 if __name__ == "__main__":

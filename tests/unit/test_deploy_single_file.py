@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -142,6 +144,25 @@ def test_what_is_in_it(single: Path) -> None:
     assert not any("tests" in name.split("/") for name in names)
     ours = {str(path.relative_to(ROOT)) for path in (ROOT / "nri_resctrl_plugin").rglob("*.py")}
     assert ours <= modules
+
+
+def test_its_bill_of_materials(single: Path) -> None:
+    """What is inside, each with its version, and the file's own digest."""
+    bill = json.loads(single.with_name("10-resctrl.cdx.json").read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
+    (digest,) = bill["metadata"]["component"]["hashes"]
+    assert digest == {"alg": "SHA-256", "content": hashlib.sha256(single.read_bytes()).hexdigest()}
+    with zipfile.ZipFile(single) as archive:
+        inside = {name.partition(".dist-info/")[0] for name in archive.namelist() if ".dist-info/" in name}
+    named = {f"{each['name'].replace('-', '_')}-{each['version']}".lower() for each in bill["components"]}
+    assert named == {name.lower() for name in inside} - {
+        f"resctrl-{bill['metadata']['component']['version']}"
+    }
+    known = {bill["metadata"]["component"]["bom-ref"], *(each["bom-ref"] for each in bill["components"])}
+    needed = {ref for each in bill["dependencies"] for ref in each["dependsOn"]}
+    assert needed == known - {bill["metadata"]["component"]["bom-ref"]}, (
+        "each is there because something needs it"
+    )
 
 
 def test_it_needs_nothing_of_its_environment(single: Path) -> None:
