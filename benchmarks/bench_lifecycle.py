@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import platform
-import statistics
 import subprocess
 import sys
 import time
@@ -24,6 +21,7 @@ from typing import TYPE_CHECKING, Self
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `tests` is a package of the checkout only
 
+from benchmarks.report import Bar, Page, Spread, bars, options, require, table
 from nri_resctrl_plugin.config import ResctrlPluginConfig
 from nri_resctrl_plugin.events import PodResctrlRemoved
 from nri_resctrl_plugin.plugin import ResctrlPlugin
@@ -46,7 +44,7 @@ WARM_UP = 5
 
 def main() -> int:
     """Run the benchmark, or the plugin's process of it."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("--pairs", type=int, default=100, help="pairs that are counted (default: 100)")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -58,19 +56,29 @@ def main() -> int:
         return 2
     try:
         with PackageStore(default_cache()) as store:
-            containerd = Containerd(store.tools())
+            tools = store.tools()
+            containerd = Containerd(tools)
     except Unobtainable as err:
         print(f"cannot run here: {err}", file=sys.stderr)
         return 2
     try:
-        asyncio.run(measure(containerd, arguments.pairs))
+        page = asyncio.run(measure(containerd, arguments.pairs))
     finally:
         left = containerd.close()
-    return 1 if left else 0
+    page.facts = {"containerd": ".".join(map(str, tools.containerd_version)), **page.facts}
+    page.write(arguments.out)
+    return 1 if left or "MISSED" in page.facts.values() else 0
 
 
-async def measure(containerd: Containerd, pairs: int) -> None:
-    """Measure pairs of lives and print what they tell."""
+async def measure(containerd: Containerd, pairs: int) -> Page:
+    """Measure pairs of lives and return what they tell."""
+    page = Page(
+        "lifecycle",
+        "The life of a pod",
+        "A pod's whole life over CRI, from RunPodSandbox to RemovePodSandbox, with the plugin connected and "
+        "without it, in alternating order, under a real containerd.",
+        "python benchmarks/bench_lifecycle.py",
+    )
     await containerd.start()
     times: dict[bool, list[float]] = {True: [], False: []}
     with PluginProcess(containerd) as plugin:
@@ -85,22 +93,43 @@ async def measure(containerd: Containerd, pairs: int) -> None:
                     if number >= WARM_UP:
                         times[connected].append(took * 1000)
             failures = maker.cri.failures
-    differences = [with_it - without for with_it, without in zip(times[True], times[False], strict=True)]
-    low, _, high = statistics.quantiles(differences, n=4)
-    median = statistics.median(differences)
-    print(f"machine              {os.cpu_count()} CPUs, Linux {platform.release()}")
-    print(f"interpreter          Python {platform.python_version()}")
-    print(f"pairs                {pairs}, alternating; {len(failures)} CRI calls failed")
-    print(
-        f"pods seen            {plugin.pods_seen} by the plugin, of {WARM_UP + pairs} that it was there for"
+    require(plugin.pods_seen == WARM_UP + pairs, "the plugin saw each pod that it was there for, once")
+    require(not failures, "no CRI call failed")
+    added = Spread.of([with_it - without for with_it, without in zip(times[True], times[False], strict=True)])
+    spreads = {connected: Spread.of(times[connected]) for connected in (False, True)}
+    page.facts = {
+        "pairs": f"{pairs}, after {WARM_UP} that are not counted",
+        "pods seen by the plugin": f"{plugin.pods_seen}, each that it was there for",
+        f"bar of {BAR_MS:g} ms for the difference": "met" if added.median < BAR_MS else "MISSED",
+    }
+    page.parts = [
+        table(
+            ["milliseconds", "median", "first quartile", "third quartile"],
+            [
+                (name, f"{each.median:.1f}", f"{each.low:.1f}", f"{each.high:.1f}")
+                for name, each in (
+                    ("a life without the plugin", spreads[False]),
+                    ("a life with the plugin", spreads[True]),
+                    ("difference of a pair", added),
+                )
+            ],
+        ),
+        f"A life costs {plugin.cpu_ms:.1f} ms of processor time in the plugin's process, its connecting too.",
+    ]
+    page.plot = (
+        bars(
+            "The life of a pod",
+            [
+                Bar("without the plugin", spreads[False].median, f"{spreads[False].median:.1f} ms"),
+                Bar("with the plugin", spreads[True].median, f"{spreads[True].median:.1f} ms", None, 1),
+                Bar(
+                    "difference (line: the bar)", max(added.median, 0.0), f"{added.median:.1f} ms", BAR_MS, 2
+                ),
+            ],
+        ),
+        "the life of a pod with and without the plugin",
     )
-    print(
-        f"processor time       {plugin.cpu_ms:7.1f} ms a life in the plugin's process, reconnecting included"
-    )
-    print(f"without the plugin   {statistics.median(times[False]):7.1f} ms median")
-    print(f"with the plugin      {statistics.median(times[True]):7.1f} ms median")
-    print(f"paired difference    {median:7.1f} ms median, quartiles {low:.1f} to {high:.1f} ms")
-    print(f"bar                  {BAR_MS:7.1f} ms: {'met' if median < BAR_MS else 'MISSED'}")
+    return page
 
 
 async def life(maker: PodMaker) -> float:
