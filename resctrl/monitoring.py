@@ -148,21 +148,23 @@ def domain_named(name: str, parent: str | None = None) -> Domain:
 _UNAVAILABLE: Final = Unavailable()
 _UNASSIGNED: Final = Unassigned()
 # 64 bits have at most 20 digits; more would be no counter, and costly or infinite as a number.
-_NUMBER: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
+_DIGITS: Final = 20
+_DECIMAL: Final = re.compile(r"[0-9]{1,20}\.[0-9]{1,20}", re.ASCII)
 _LONGEST: Final = 80
 
 
 def parse_reading(text: str) -> Reading:
     """Return what the text of a counter's file means; whatever it does not know is a `ReadError` with it."""
     word = text.strip(" \n")
-    match = _NUMBER.fullmatch(word)
-    if match is not None:
-        return Value(int(word) if match[1] is None else float(word))
+    if word.isdecimal() and word.isascii() and len(word) <= _DIGITS:  # nearly always, and read often
+        return Value(int(word))
     match word:
         case "Unavailable":
             return _UNAVAILABLE
         case "Unassigned":
             return _UNASSIGNED
+        case _ if _DECIMAL.fullmatch(word):
+            return Value(float(word))
         case _:
             return ReadError(word[:_LONGEST])
 
