@@ -160,6 +160,15 @@ def test_many_that_cannot_be_moved(kind: str, many: int, where: str) -> None:
     assert bench.fake.tasks_in(GROUP) == set(live)
 
 
+def test_lists_shrink_and_grow_by_halves() -> None:
+    """Two dead at the front: a page, half of it, a quarter; then twice as many each time."""
+    bench = Bench()
+    tids = [*(bench.make("dead") for _ in range(2)), *(bench.make("live") for _ in range(2000))]
+    bench.assign(tids)
+    lengths = [chunk.count(b",") + 1 for chunk in bench.writes]
+    assert lengths == [819, 1, 409, 1, 204, 408, 817, 571]
+
+
 def test_a_container_that_has_ended() -> None:
     """Where all are dead there is hardly more than a write for each, and nothing is read for most."""
     bench = Bench()

@@ -281,10 +281,15 @@ def test_a_move_that_the_vfs_refuses_has_no_sentence(machine: Classes, number: i
 def test_any_other_refusal_of_a_move_keeps_its_errno(machine: Classes, number: int) -> None:
     """What nobody expects is passed on with its errno."""
     group = machine.resctrl.create_group("a")
-    machine.faulty.fail("rename", number)
+    machine.faulty.fail("rename", number, times=2)
+    machine.fs.forget()
     with pytest.raises(ResctrlIOError) as caught:
         machine.resctrl.move_group(group, "gold")
     assert (caught.value.errno, caught.value.path) == (number, group)
+    assert [call.operation for call in machine.fs.calls] == ["rename"]
+    machine.fake.remove_dir(ROOT / "gold")
+    with pytest.raises(ResctrlIOError):
+        machine.resctrl.move_group(group, "gold")
 
 
 @pytest.mark.parametrize(
