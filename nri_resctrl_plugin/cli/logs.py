@@ -6,6 +6,8 @@ Rules:
     1. A record that cannot be written is lost and nothing else is: a full disk or a log reader that is gone
        must not become an error in the middle of a handler.
     2. A file is only ever appended to, so that whoever rotates it may truncate it.
+    3. What came from outside cannot move a terminal's cursor or begin a line of its own: in text, whatever is
+       not printable is escaped; JSON does it anyway.
 """
 
 from __future__ import annotations
@@ -67,6 +69,24 @@ class _JournalLogger:
         return functools.partial(self._journal.send, PRIORITIES[level])
 
 
+def _printable(text: str, kept: str = "") -> str:
+    """Escape what is not printable, but for some characters."""
+    if text.isprintable():
+        return text
+    return "".join(it if it.isprintable() or it in kept else repr(it)[1:-1] for it in text)
+
+
+def _escaped(_: object, __: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Make the text of a record's values printable (rule 3)."""
+    return {key: _printable(value) if isinstance(value, str) else value for key, value in record.items()}
+
+
+def _plain_traceback(stream: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    whole = io.StringIO()
+    structlog.dev.plain_traceback(whole, exc_info)
+    stream.write(_printable(whole.getvalue(), "\n"))
+
+
 def leads_nowhere(stream: TextIO | None) -> bool:
     """Tell whether what is written there is lost: it is closed, or /dev/null."""
     try:
@@ -90,16 +110,13 @@ def set_up_logs(style: str, level: str, target: str = STANDARD_ERROR) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if style == "json"
-        else structlog.dev.ConsoleRenderer(
-            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
+        else structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=_plain_traceback)
     )
     processors: list[structlog.typing.Processor] = [structlog.processors.add_log_level]
     if style == "json" or target != JOURNAL:  # the journal has a clock of its own
         key = "ts" if style == "json" else "timestamp"
         processors.append(structlog.processors.TimeStamper(fmt="iso", utc=True, key=key))
-    if style == "json":
-        processors.append(structlog.processors.format_exc_info)
+    processors.append(structlog.processors.format_exc_info if style == "json" else _escaped)
     journal = _JournalLogger(Journal()) if target == JOURNAL else None
     structlog.configure(
         processors=[*processors, renderer],

@@ -343,7 +343,7 @@ class TestJournal:
                 sender.close()
             first, second = listener.recv(9000).decode(), listener.recv(9000).decode()
         assert first.startswith("<28>")
-        assert first.partition("]: ")[2].split() == ["[warning", "]", "told", r"pod='a\nb'"]
+        assert first.partition("]: ")[2].split() == ["[warning", "]", "told", r"pod=a\nb"]
         assert second.startswith("<27>")
 
     def test_where_nobody_reads(self, tmp_path: Path) -> None:
@@ -353,6 +353,28 @@ class TestJournal:
             assert logs.leads_nowhere(nowhere)
             assert not logs.leads_nowhere(somewhere)
         assert logs.leads_nowhere(somewhere)
+
+
+def test_nothing_from_outside_speaks_to_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Escapes, newlines and their Unicode relatives are spelled out, in values and in tracebacks."""
+    import structlog  # noqa: PLC0415 - its configuration is put back below
+
+    hostile = "a\x1b[2Jb\nc\x85d\u2028e\x07"
+    before = structlog.get_config()
+    try:
+        for style in ("text", "json"):
+            logs.set_up_logs(style, "info")
+            structlog.get_logger("x").info("told", name=hostile, names=[hostile])
+            structlog.get_logger("x").error("worse", exc_info=ValueError(hostile))
+    finally:
+        structlog.configure(**before)
+    text = capsys.readouterr().err
+    assert all(line.isprintable() for line in text.split("\n"))
+    first, *rest = text.split("\n")
+    assert r"name=a\x1b[2Jb\nc\x85d\u2028e\x07" in first
+    assert any(r"ValueError: a\x1b[2Jb" in line for line in rest)
 
 
 def test_waiting_is_no_part_of_the_start() -> None:
