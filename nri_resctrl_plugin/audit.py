@@ -42,7 +42,7 @@ P = TypeVar("P", bound=FsProvider)
 _WENT_AWAY = (ContainerNotFoundError, PodNotFoundError, PluginClosedError)
 
 
-_LOOKS: Final = 5
+_LOOKS: Final = 8
 """How often a pod is inspected at most in one audit."""
 
 A_MOMENT: Final = 0.05

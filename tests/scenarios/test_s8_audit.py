@@ -7,8 +7,6 @@ import errno
 from functools import partial
 from typing import TYPE_CHECKING
 
-import pytest
-
 from nri_resctrl_plugin import AuditReport, ResctrlPluginConfig, RetrySubject
 from nri_resctrl_plugin.model import ContainerState
 from resctrl import CapacityError, ResctrlIOError, Tid
@@ -363,14 +361,3 @@ async def test_an_audit_and_a_pass_of_retries_at_the_same_time(world: World) -> 
         assert [event for event in since if event.pod_uid == waiting.uid] == [waiting.there(0, 0)]
         assert scene.mkdirs() == mkdirs + 1
         assert scene.tasks(pod) == world.threads_of(handle)
-
-
-@pytest.mark.parametrize("generation", [0.02, 0.001, 0.0], ids=["20ms", "1ms", "0"])
-async def test_a_container_that_forks_without_pause(world: World, generation: float) -> None:
-    """After one reconcile and one audit nobody is outside, as its frozen cgroup shows."""
-    async with Scene(world) as scene:
-        pod, handle = scene.pod("one"), world.new_forking_container(4, generation)
-        await scene.synchronize([pod], [scene.container(pod, handle)])
-        await scene.plugin.audit_once()
-        with world.frozen(handle):
-            assert world.threads_of(handle) - scene.tasks(pod) == set()

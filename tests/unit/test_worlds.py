@@ -110,18 +110,21 @@ def test_a_container_that_ended_is_missed_where_it_was_seen(fake: FakeWorld) -> 
 
 
 def test_a_container_that_forks_without_pause(fake: FakeWorld) -> None:
-    """Each listing is another generation; some are in the group by birth, some were born too early."""
+    """Each process is succeeded by another; some are in the group by birth, some were born too early."""
     container = fake.new_forking_container(20, 0.0)
     group = fake.root / "mon_groups/pod_a"
     fake.add_group(group)
     first = fake.pid_source.thread_ids(cgroup_of(container))
+    unlisted = fake.threads_of(container) - set(first)
+    assert 0 < len(unlisted) < 20, "some forks are under way, and nobody is listed yet"
     fake.put(group, *first)
-    second = fake.pid_source.thread_ids(cgroup_of(container))
+    fake.next_generation(container)
+    second = set(fake.pid_source.thread_ids(cgroup_of(container)))
     with fake.frozen(container):
         assert len(second) == 20
-        assert set(first).isdisjoint(second)
-        assert 0 < len(set(second) & fake.tasks_in(group)) < 20
-        assert set(second) < fake.threads_of(container), "some successors are there and not yet listed"
+        assert second.isdisjoint(first)
+        assert 0 < len(second & fake.tasks_in(group)) < 20
+        assert second < fake.threads_of(container)
 
 
 def test_counters_follow_the_work(fake: FakeWorld) -> None:

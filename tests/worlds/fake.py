@@ -72,28 +72,39 @@ class FakeWorld(RawGroups):
         return evolve(handle, pid=first or 0)
 
     def new_forking_container(self, lineages: int, generation: float) -> ContainerHandle:
-        """Start a container whose processes fork whenever it is listed.
+        """Start a container whose processes fork while they are listed.
 
-        A successor may be born before its parent is moved and be listed only after that, as on a real
-        machine: the shorter the generations, the likelier.
+        A fork begins after a listing, the likelier the shorter the generations. The successor is in the group
+        that its parent was in then, and is listed one or two listings later, when its parent has ended.
         """
         handle = self._new_cgroup()
         heads = [self._start(None, handle.cgroups_path) for _ in range(lineages)]
-        unlisted: dict[Tid, Tid] = {}
-        likely = 0.5 * _FORK / (_FORK + generation)
+        forks: dict[Tid, tuple[Tid, int]] = {}
+        likely = 0.6 * _FORK / (_FORK + generation)
 
         def listing() -> list[Tid]:
             for number, head in enumerate(heads):
-                successor = unlisted.pop(head, None)
-                heads[number] = successor if successor is not None else self._start(head, handle.cgroups_path)
-                self.end_task(head)
+                if head not in forks:
+                    continue
+                successor, seen = forks.pop(head)
+                if seen or self._chance.random() < 0.5:
+                    self.end_task(head)
+                    heads[number] = successor
+                else:
+                    forks[head] = successor, seen + 1
             for head in heads:
-                if self._chance.random() < likely:
-                    unlisted[head] = self._start(head, handle.cgroups_path)
+                if head not in forks and self._chance.random() < likely:
+                    forks[head] = self._start(head, handle.cgroups_path), 0
             return list(heads)
 
         self._source.follow(handle.cgroups_path, listing)
         return evolve(handle, pid=heads[0])
+
+    def next_generation(self, container: ContainerHandle) -> None:
+        """List it until nobody of those that live is left."""
+        living = self.threads_of(container)
+        while not living.isdisjoint(self._source.thread_ids(container)):
+            pass
 
     def exec_in(self, container: ContainerHandle) -> Tid:
         """Start a process in a container, by nobody in it."""

@@ -27,7 +27,7 @@ from tests.worlds import cgroup_dirs, mounts
 from tests.worlds.counting import Counting, GuestCounting, HardwareCounting
 from tests.worlds.groups import OsFiles, RawGroups
 from tests.worlds.protocol import Capability, ContainerHandle, Machine, WorldMissing
-from tests.worlds.tasks import Tasks
+from tests.worlds.tasks import Tasks, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,10 +179,16 @@ class RealWorld(RawGroups):
         self._shared.tasks.breed(first, lineages, generation)
         return evolve(handle, pid=first)
 
+    def next_generation(self, container: ContainerHandle) -> None:
+        """Wait for the end of all that live, the first process apart, which forks no more."""
+        living = self.threads_of(container) - {Tid(container.pid)}
+        wait_until(lambda: living.isdisjoint(self.threads_of(container)), "the next generation")
+
     def end_container(self, container: ContainerHandle) -> None:
         """Kill a container's processes and remove its cgroups."""
         cgroup = self._cgroup / container.name
         self._living -= self.threads_of(container)
+        self._bred = [each for each in self._bred if each.name != container.name]
         cgroup_dirs.kill(cgroup)
         cgroup_dirs.remove_tree(cgroup)
 
