@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import termios
@@ -33,7 +34,9 @@ _LEAVE: Final = "\x1b[?25h\x1b[?1049l"
 _HOME: Final = "\x1b[H"
 _REST_OF_LINE: Final = "\x1b[K"
 _REST_OF_SCREEN: Final = "\x1b[J"
-_ARROWS: Final = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1b[5~": "page-up", b"\x1b[6~": "page-down"}
+_KEY: Final = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]|\x1b?.", re.DOTALL)
+"""A key as a terminal sends it: a sequence, or a letter, with Alt before it or not."""
+_NAMES: Final = {"\x1b[A": "up", "\x1b[B": "down", "\x1b[5~": "page-up", "\x1b[6~": "page-down"}
 _SMALLEST: Final = (24, 80)
 _SIGNALS: Final = (signal.SIGWINCH, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
 
@@ -150,16 +153,15 @@ class Screen:
             case _:
                 self._news.append(END)
 
-    def _pressed(self, keys: int) -> list[str]:
+    def _pressed(self, descriptor: int) -> list[str]:
         try:
-            typed = os.read(keys, 256)
+            typed = os.read(descriptor, 256)
         except OSError:
             typed = b""
         if not typed:  # the terminal is gone
             return [END]
-        if typed in _ARROWS:
-            return [_ARROWS[typed]]
-        return [] if typed.startswith(b"\x1b") else list(typed.decode("utf-8", "ignore"))
+        keys = _KEY.findall(typed.decode("utf-8", "ignore"))
+        return [_NAMES.get(key, key) for key in keys]
 
     def _write(self, text: str) -> None:
         self._output.write(text)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["top"]
 
 _KEYS: Final = {"o": "occupancy", "t": "total", "l": "local", "h": "threads", "n": "name"}
-_HELP: Final = "sort: o occupancy  t total  l local  h threads  n name    r reverse   j k scroll   q quit"
+_HELP: Final = "q quit  r reverse  j k scroll  by: o occupancy t total l local h threads n name"
 _SCROLL: Final = {"j": 1, "down": 1, "k": -1, "up": -1}
 _FRAME: Final = 4
 """Lines around the rows: heading, order, the head of the table, the keys."""

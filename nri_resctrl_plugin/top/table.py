@@ -78,7 +78,7 @@ _COLUMNS: Final = (
     _Column("TOTAL MB/s", _speed("mbm_total_bytes", _MB), "mbm_total_bytes"),
     _Column("LOCAL MB/s", _speed("mbm_local_bytes", _MB), "mbm_local_bytes", spare=True),
     _Column("WATTS", _speed("core_energy", 1), "core_energy"),
-    _Column("THREADS", lambda row: str(row.threads) if row.threads is not None else _NONE),
+    _Column("THREADS", lambda row: str(row.threads) if row.threads is not None else _NONE, spare=True),
 )
 
 

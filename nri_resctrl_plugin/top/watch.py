@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Watch"]
 
 _SHARE: Final = 0.1
+_NS: Final = 1_000_000_000
 DEFAULT_NAME: Final = "(default)"
 
 
@@ -38,7 +39,7 @@ class Watch:
         resctrl: Where they are.
         only_ours: Leave the groups of others out.
         interval: Seconds from one look to the next, about.
-        clock: Seconds, for the share of the time that counting threads may take.
+        clock: Nanoseconds of the monotonic clock.
     """
 
     def __init__(
@@ -47,13 +48,13 @@ class Watch:
         *,
         only_ours: bool = False,
         interval: float = 1.0,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._resctrl = resctrl
         self._only_ours = only_ours
-        self._sampler = Sampler(resctrl)
+        self._sampler = Sampler(resctrl, clock=clock)
         self._earlier: Mapping[Path, GroupReading] = {}
-        self._threads = _Threads(resctrl, interval * _SHARE, clock)
+        self._threads = _Threads(resctrl, int(interval * _SHARE * _NS), clock)
 
     def look(self) -> View:
         """Read every group once.
@@ -125,7 +126,7 @@ class _Threads:
         counts: The last count of each group.
     """
 
-    def __init__(self, resctrl: Resctrl[FsProvider], budget: float, clock: Callable[[], float]) -> None:
+    def __init__(self, resctrl: Resctrl[FsProvider], budget: int, clock: Callable[[], int]) -> None:
         self.counts: dict[Path, int] = {}
         self._resctrl = resctrl
         self._budget = budget

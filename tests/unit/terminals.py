@@ -5,6 +5,7 @@ Owns: the pseudo-terminal. Must not know: the programs.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -14,8 +15,10 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -24,12 +27,25 @@ if TYPE_CHECKING:
 PATIENCE = 30.0
 """Seconds after which what a test waits for does not come any more."""
 
-_CONTROLLED = """
-import fcntl, os, sys, termios
+_SHELL = """
+import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.argv[1], sys.argv[1:])
+for number in (signal.SIGTTOU, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+child = os.fork()
+if child == 0:
+    os.setpgid(0, 0)
+    os.tcsetpgrp(0, os.getpid())
+    for number in (signal.SIGTTOU, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    os.execv(sys.argv[2], sys.argv[2:])
+with open(sys.argv[1], "w") as file:
+    print(child, file=file)
+_, status = os.waitpid(child, 0)
+sys.exit(os.waitstatus_to_exitcode(status))
 """
-"""Makes the terminal the one that controls a session, so that its keys become signals."""
+"""What a shell does: the program is a job in the foreground of a session that has the terminal, so that keys
+become signals, and can be stopped. A session's first process never is: nobody could let it go on."""
 
 _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -50,9 +66,11 @@ class Terminal:
         self.resize(*size)
         self.modes = termios.tcgetattr(secondary)
         self.text = ""
+        self._directory = tempfile.TemporaryDirectory()
+        self._told = Path(self._directory.name) / "pid"
         kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _CONTROLLED, *command],
+            [sys.executable, "-c", _SHELL, str(self._told), *command],
             stdin=secondary, stdout=secondary, stderr=secondary, env={**kept, **environment},
             start_new_session=True,
         )  # fmt: skip
@@ -63,11 +81,22 @@ class Terminal:
 
     def __exit__(self, *exc: object) -> None:
         if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        self.process.wait(timeout=PATIENCE)
+        self._directory.cleanup()
         for descriptor in (self.primary, self._secondary):
             if descriptor >= 0:
                 os.close(descriptor)
+
+    @property
+    def pid(self) -> int:
+        """The program's process id."""
+        deadline = time.monotonic() + PATIENCE
+        while not (self._told.exists() and self._told.read_text().endswith("\n")):
+            assert time.monotonic() < deadline, "it did not start"
+            time.sleep(0.01)
+        return int(self._told.read_text())
 
     def resize(self, lines: int, columns: int) -> None:
         """Change the size; the program gets SIGWINCH from the kernel."""
@@ -109,13 +138,14 @@ class Terminal:
 
     def stopped(self) -> None:
         """Wait until the program has stopped itself."""
-        pid, status = os.waitpid(self.process.pid, os.WUNTRACED)
-        assert pid == self.process.pid
-        assert os.WIFSTOPPED(status)
+        deadline = time.monotonic() + PATIENCE
+        while "\nState:\tT" not in Path(f"/proc/{self.pid}/status").read_text():
+            assert time.monotonic() < deadline, "it does not stop"
+            self._read(0.05)
 
     def go_on(self) -> None:
         """Let it continue, as the shell's `fg` does."""
-        os.kill(self.process.pid, signal.SIGCONT)
+        os.kill(self.pid, signal.SIGCONT)
 
     def _read(self, seconds: float) -> bool:
         if not select.select([self.primary], [], [], seconds)[0]:
