@@ -985,6 +985,7 @@ def test_exit_statuses_are_those_of_sysexits() -> None:
     """What the documentation promises to supervisors."""
     assert [(status.name, int(status)) for status in Exit] == [
         ("OK", 0),
+        ("UNUSABLE", 1),
         ("USAGE", 2),
         ("UNSUPPORTED", 69),
         ("IO", 74),
