@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from tests.kernel.image import Image
 
 
-_GUEST_TESTS: Final = frozenset({"test_fidelity.py", "test_guest.py", "test_scenarios.py"})
+_GUEST_TESTS: Final = frozenset(
+    {"test_assigning.py", "test_fidelity.py", "test_guest.py", "test_scenarios.py"}
+)
 _HERE: Final = Path(__file__).parents[2]
 _AT_ONCE: Final = 2
 """Guests that run side by side: a job keeps one processor busy."""
