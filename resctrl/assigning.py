@@ -92,8 +92,8 @@ class Assigner:
     __slots__ = ("fs", "lists", "root")
 
     def __init__(self, fs: FsProvider, root: Path) -> None:
-        self.fs = fs
-        self.root = root
+        self.fs: FsProvider = fs
+        self.root: Path = root
         self.lists: bool | None = None
 
     def assign(self, group: Path, tids: Sequence[Tid]) -> Assignment:
@@ -173,12 +173,12 @@ class _Run:
         self._rest.extendleft(tid for tid in reversed(batch) if tid != named)
         if named is not None and named in batch:
             yield from self._alone(Tid(named))
-        elif failure.errno == errno.EINVAL and self._assigner.lists is None:
+        elif failure.errno == errno.EINVAL:
             yield from self._find_out()
         return False
 
     def _find_out(self) -> Generator[bytes, None, None]:
-        """Write threads alone until one of them decides whether this kernel takes lists."""
+        """Where that is not known, write threads alone until one decides whether this kernel takes lists."""
         while self._rest and self._assigner.lists is None:
             tid = self._rest.popleft()
             if not (yield from self._alone(tid)):

@@ -22,17 +22,28 @@ from resctrl import (
     Capacity,
     CapacityError,
     CleanupReport,
+    Domain,
     FsProvider,
+    GroupReading,
+    Rate,
+    ReadError,
     RealFs,
     ReconcileResult,
     Resctrl,
     ResctrlConfig,
     ResctrlError,
     ResctrlGroup,
+    ResctrlInfo,
     RmidsBusyError,
+    Sampler,
     SupportInfo,
     TaskGroups,
     Tid,
+    Total,
+    Unassigned,
+    Unavailable,
+    Value,
+    rate,
 )
 from resctrl.testing import FakeFs, FakePidSource, FaultyFs, RecordingFs
 
@@ -66,6 +77,34 @@ def classes_and_capacity(resctrl: Resctrl[RealFs]) -> None:
     assert_type((capacity.num_rmids, capacity.in_use, capacity.ours), tuple[int, int, int])
     assert_type(capacity.free, int)
     assert_type(resctrl.cleanup_all(below_control_groups=True, keep={group.name}).kept, int)
+
+
+def readings(group: Path) -> str:
+    """A reading is a closed union, a rate a number or why there is none, and a sampler keeps its provider."""
+    resctrl = Resctrl()
+    before, after = resctrl.read_group(group), resctrl.read_group(group)
+    assert_type(before, GroupReading)
+    assert_type(before.total("llc_occupancy"), Total)
+    assert_type(rate(before, after, "mbm_total_bytes"), Rate)
+    assert_type(resctrl.info(), ResctrlInfo)
+    with Sampler(resctrl, max_open=100) as sampler:
+        assert_type(sampler, Sampler[RealFs])
+        sampler.add(group)
+        for path, reading in sampler.sample().items():
+            assert_type(path, Path)
+            assert_type(reading, GroupReading)
+    for (domain, event), told in before.values.items():
+        assert_type(domain, Domain)
+        match told:
+            case Value(amount):
+                return f"{event} {amount}"
+            case Unavailable() | Unassigned():
+                return "none"
+            case ReadError(text):
+                return text
+            case _:
+                assert_never(told)
+    return ""
 
 
 def errors() -> None:
