@@ -78,6 +78,12 @@ class Bench:
         """What was written by the last call."""
         return self.fs.written(TASKS)
 
+    @property
+    def asked(self) -> list[bytes]:
+        """The writes that only ask whether lists are taken: the same id twice."""
+        pairs = [chunk.strip().split(b",") for chunk in self.writes]
+        return [pair[0] for pair in pairs if len(pair) != len(set(pair))]
+
 
 def lists(count: int, *, digits: int = 4) -> int:
     """Return how many lists so many ids need."""
@@ -187,6 +193,7 @@ def test_without_advice_it_is_searched_for(kind: str) -> None:
     tids = [bench.make("live") for _ in range(1000)]
     tids[300] = bench.make(kind)
     bench.assign(tids)
+    assert bench.asked == []
     assert len(bench.writes) <= lists(1000) + 4 * 10
     assert bench.fake.tasks_in(GROUP) >= set(tids) - {tids[300]}
 
@@ -407,6 +414,28 @@ def test_a_thread_that_dies_while_it_is_asked_by() -> None:
     assert fake.tasks_in(GROUP) == set(more)
     bench.assign(more)
     assert len(bench.writes) == 1
+
+
+def test_a_dead_thread_in_a_list_decides_as_well() -> None:
+    """ESRCH of the first list says that lists are taken: a refusal that nobody explains asks no more."""
+    fake = Liar()
+    bench = Bench(fake)
+    fake.says = lambda: "ok\n"
+    tids = [bench.make("dead"), *(bench.make("live") for _ in range(20)), bench.make("classed")]
+    assert bench.assign(tids) == (AssignmentResult(20, 1), {tids[-1]})
+    assert bench.asked == []
+
+
+def test_eperm_asks_nothing() -> None:
+    """It is no answer to a list as such: who may not be moved is searched for."""
+    fake = Liar()
+    bench = Bench(fake)
+    fake.says = lambda: "ok\n"
+    tids = [bench.make("live") for _ in range(8)]
+    bench.faulty.fail("write", errno.EPERM, times=2)
+    assert bench.assign(tids) == (AssignmentResult(8, 0), set())
+    assert bench.asked == []
+    assert [chunk.count(b",") + 1 for chunk in bench.writes] == [8, 4, 2, 4, 2]
 
 
 def test_a_single_thread_decides_nothing() -> None:
