@@ -73,7 +73,7 @@ def sweep(
     default = mon_groups(fs, config, "", Operation.SWEEP) or []
     for control in controls:
         inside = below.get(control.control_group, [])
-        stays = control.control_group in wanted or any(_is_kept(group, wanted) for group in inside)
+        stays = control.control_group in wanted or any(group.name in wanted for group in inside)
         fate = _fate_of(remove, control, keep=stays)
         fates[fate] += 1
         if below_control_groups and fate not in {_Fate.REMOVED, _Fate.RACE}:
@@ -82,14 +82,10 @@ def sweep(
     return CleanupReport(**{fate.value: fates[fate] for fate in _Fate})
 
 
-def _is_kept(group: ResctrlGroup, wanted: frozenset[str]) -> bool:
-    return group.ours and group.name in wanted
-
-
 def _fates_of(
     remove: Callable[[Path], None], groups: Iterable[ResctrlGroup], wanted: frozenset[str]
 ) -> Counter[_Fate]:
-    return Counter(_fate_of(remove, group, keep=_is_kept(group, wanted)) for group in groups)
+    return Counter(_fate_of(remove, group, keep=group.name in wanted) for group in groups)
 
 
 def _fate_of(remove: Callable[[Path], None], group: ResctrlGroup, *, keep: bool) -> _Fate:

@@ -244,8 +244,9 @@ def test_what_is_kept_stays_wherever_it_stands() -> None:
 
 def test_to_keep_what_is_not_ours_changes_nothing() -> None:
     """Without the prefix it is left alone anyhow, and counted as what it is."""
-    fs = populated("mon_groups/other", "mon_groups/pod_a", "gold")
+    fs = RecordingFs(populated("mon_groups/other", "mon_groups/pod_a", "gold"))
     assert Resctrl.with_provider(fs).cleanup_all(keep={"other", "gold"}) == report(removed=1, foreign=2)
+    assert fs.count("read_child_dirs") == 2
 
 
 @pytest.mark.parametrize("below", [False, True])
@@ -256,6 +257,14 @@ def test_a_control_group_that_holds_what_is_kept_stays(below: bool) -> None:
     assert fs.exists(ROOT / "pod_ctrl/mon_groups/pod_a")
     assert fs.exists(ROOT / "pod_ctrl/mon_groups/pod_b") is not below
     assert swept == (report(removed=2, kept=2) if below else report(removed=1, kept=1))
+
+
+def test_a_control_group_stays_with_what_anybody_keeps() -> None:
+    """Also where the group that is wanted has no prefix: it would go all the same."""
+    fs = populated("pod_ctrl", "pod_ctrl/mon_groups/other", "pod_ctrl/mon_groups/pod_a")
+    swept = Resctrl.with_provider(fs).cleanup_all(below_control_groups=True, keep=["other"])
+    assert swept == report(removed=1, foreign=1, kept=1)
+    assert fs.exists(ROOT / "pod_ctrl/mon_groups/other")
 
 
 def test_a_control_group_is_kept_by_its_own_name() -> None:
