@@ -97,6 +97,10 @@ def rate(earlier: GroupReading, later: GroupReading, event: str) -> Rate:
     The readings belong together by their generation, not by their path: a group may be renamed in between.
     An event that this library does not know is taken for a counter, since the caller wants a rate.
 
+    A control group's counters are a sum over its monitoring groups too (kernel: mon_event_count). When one of
+    those is deleted its share leaves the sum: a `Reset` where that makes it lower than before, else a rate
+    that is too low for once. The rates of monitoring groups know no such thing.
+
     Args:
         earlier: The first.
         later: The second.
