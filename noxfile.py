@@ -75,7 +75,7 @@ def _run_lane(session: nox.Session, name: str, directory: str) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check format, style and the direction of imports."""
-    session.install("-e", ".[nri]", *_group("lint"))
+    session.install("-e", ".[nri,metrics]", *_group("lint"))
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     session.run("lint-imports", "--no-cache")
@@ -84,7 +84,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types: mypy strict on packages and tests, and every public name typed."""
-    session.install("-e", ".[nri]", *_group("typing"))
+    session.install("-e", ".[nri,metrics]", *_group("typing"))
     session.run("mypy", "-p", "resctrl", "-p", "nri_resctrl_plugin")
     session.run("mypy", "tests", "noxfile.py", "benchmarks", "docs")
     for package in ("resctrl", "nri_resctrl_plugin"):
@@ -112,7 +112,7 @@ def _require_complete_types(session: nox.Session, package: str, report: str) -> 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run unit tests, scenarios on the fake, and the state machines; the oldest Python measures coverage."""
-    session.install("-e", ".[nri]", *_group("test"))
+    session.install("-e", ".[nri,metrics]", *_group("test"))
     if session.python != PYTHONS[0]:
         # What differs between Pythons shows at any size; the long searches run once, on the oldest.
         session.run("pytest", *session.posargs, env={"HYPOTHESIS_PROFILE": "default"})
@@ -128,7 +128,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Run the examples of the documentation and follow its links."""
-    session.install("-e", ".[nri]", *_group("test"))
+    session.install("-e", ".[nri,metrics]", *_group("test"))
     session.run(
         "pytest",
         "-q",
@@ -144,14 +144,14 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def e2e_containerd(session: nox.Session) -> None:
     """Run the plugin under a real containerd; root only."""
-    session.install("-e", ".[nri]", *_group("test"))
+    session.install("-e", ".[nri,metrics]", *_group("test"))
     _run_lane(session, "containerd", "tests/e2e")
 
 
 @nox.session
 def e2e_kernel(session: nox.Session) -> None:
     """Run the scenarios on the kernel's own resctrl, in a guest whose image is made from packages, once."""
-    session.install("-e", ".[nri]", *_group("test"))
+    session.install("-e", ".[nri,metrics]", *_group("test"))
     session.run("python", "-m", "tests.kernel.build", "--install")
     _run_lane(session, "kernel", "tests/kernel")
 
@@ -159,7 +159,7 @@ def e2e_kernel(session: nox.Session) -> None:
 @nox.session
 def e2e_node(session: nox.Session) -> None:
     """Run a whole node in one guest: containerd, runc, NRI, the installed program, the kernel's resctrl."""
-    session.install("-e", ".[nri]", *_group("test"))
+    session.install("-e", ".[nri,metrics]", *_group("test"))
     session.run("python", "-m", "tests.kernel.build", "--install")
     _run_lane(session, "node", "tests/node")
 
@@ -167,14 +167,14 @@ def e2e_node(session: nox.Session) -> None:
 @nox.session
 def e2e_hardware(session: nox.Session) -> None:
     """Run the same bodies on this machine's RDT; its runbook says what is touched and what never is."""
-    session.install("-e", ".[nri]", *_group("test"))
+    session.install("-e", ".[nri,metrics]", *_group("test"))
     session.run("python", "-m", "tests.hardware.lane", *session.posargs)
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
     """Show the main job on the embedded default: no root, no RDT, no containerd."""
-    session.install("-e", ".[nri]")
+    session.install("-e", ".[nri,metrics]")
     session.run("nri-resctrl-plugin", "demo", *session.posargs)
 
 

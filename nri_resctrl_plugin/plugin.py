@@ -258,6 +258,11 @@ class ResctrlPlugin(Hearing[P]):
         """The settings in force."""
         return self._driver.config
 
+    @property
+    def resctrl(self) -> Resctrl[P]:
+        """Where groups are made, as the settings in force have it."""
+        return self._driver.resctrl
+
 
 def _resctrl_config(config: ResctrlPluginConfig) -> ResctrlConfig:
     return ResctrlConfig(root=config.resctrl_root, group_prefix=config.group_prefix)

@@ -165,6 +165,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output").add_argument
     group("--events", default="-", metavar="PATH", help="events as JSON Lines, - for standard output (-)")
     group("--control", metavar="PATH", help="open a control socket there: retries and the snapshot")
+    group(
+        "--health-addr",
+        metavar="HOST:PORT",
+        help="serve /metrics, /livez and /readyz there (extra 'metrics')",
+    )
     group("--log-file", metavar="PATH", help="- for standard error, journal for the system's log (-; journal"
           " where a runtime launched the program and standard error leads nowhere)")  # fmt: skip
     group("--log-format", choices=("text", "json"), default="text", help="of the log (text)")

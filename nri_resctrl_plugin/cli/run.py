@@ -16,33 +16,33 @@ import asyncio
 import contextlib
 import signal
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import structlog
-from attrs import define, evolve
+from attrs import evolve, frozen
 
 from nri_resctrl_plugin.cli import memory
 from nri_resctrl_plugin.cli.begin import begin
 from nri_resctrl_plugin.cli.exits import Exit, Stop, flush_standard_output
+from nri_resctrl_plugin.cli.health import Health
+from nri_resctrl_plugin.cli.link import RuntimeLink, runtime_link, speak_ahead
 from nri_resctrl_plugin.cli.sink import LineSink
+from nri_resctrl_plugin.config import ResctrlPluginConfig
 from nri_resctrl_plugin.control import ControlError, ControlServer
 from nri_resctrl_plugin.errors import ConfigError
 from nri_resctrl_plugin.jsonl import event_lines
-from nri_resctrl_plugin.nri.ahead import Ahead
-from nri_resctrl_plugin.nri.errors import ConnectionLostError, InvalidIdentityError, UnreachableError
-from nri_resctrl_plugin.nri.session import Identity
-from nri_resctrl_plugin.nri.stub import DEFAULT_SOCKET, Link, LinkState, NriStub
+from nri_resctrl_plugin.nri.errors import ConnectionLostError, UnreachableError
 from nri_resctrl_plugin.plugin import ResctrlPlugin
 from resctrl import FsProvider, RealFs, Resctrl, ResctrlConfig, ResctrlError
 
 if TYPE_CHECKING:
-    from argparse import Namespace
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from structlog.typing import FilteringBoundLogger
 
-    from nri_resctrl_plugin.config import ResctrlPluginConfig
+    from nri_resctrl_plugin.nri.ahead import Ahead
     from nri_resctrl_plugin.nri.messages import Container, PodSandbox, RuntimeInfo
 
 __all__ = ["run"]
@@ -70,27 +70,39 @@ def run(
         Stop: It cannot begin, or cannot go on.
     """
     log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin")
-    ahead = ahead or _speak_ahead(environment)
+    ahead = ahead or speak_ahead(environment)
     options, config = begin(options, environment, parse, ahead)
     try:
-        return _run(options, _link(options, environment, ahead), config)
+        return _run(options, runtime_link(options, environment, ahead), config)
     except Stop as stop:
         if ahead is not None:
             log.error("ended", reason=str(stop))  # noqa: TRY400 - the reason says it all
         raise
 
 
-def _run(options: Namespace, link: _Link, config: ResctrlPluginConfig) -> int:
+def _run(options: Namespace, link: RuntimeLink, config: ResctrlPluginConfig) -> int:
     if options.cleanup_on_exit and not config.group_prefix:
         raise Stop(
             Exit.CONFIG, "--cleanup-on-exit with an empty group prefix would remove everybody's groups"
         )
     provider = _provider(options, config)
-    resctrl = _resctrl(provider, config)
+    health = Health(options.health_addr)
+    resctrl = health.counted(_resctrl(provider, config))
     _preflight(resctrl, auto_mount=config.auto_mount)
     memory.keep()
     with _event_stream(options.events) as stream:
-        return asyncio.run(_serve(options, link, config, resctrl, stream))
+        return asyncio.run(_serve(_Parts(options, link, config, resctrl, health), stream))
+
+
+@frozen
+class _Parts:
+    """What the program is made of."""
+
+    options: Namespace
+    link: RuntimeLink
+    config: ResctrlPluginConfig
+    resctrl: Resctrl[FsProvider]
+    health: Health
 
 
 def _resctrl(provider: FsProvider, config: ResctrlPluginConfig) -> Resctrl[FsProvider]:
@@ -161,80 +173,6 @@ def _event_stream(target: str) -> Iterator[IO[str]]:
             stream.close()
 
 
-def _speak_ahead(environment: Mapping[str, str]) -> Ahead | None:
-    """Register with the runtime that launched us, if one did."""
-    inherited = environment.get("NRI_PLUGIN_SOCKET") or None
-    if inherited is None:
-        return None
-    if not inherited.isdecimal():
-        raise Stop(Exit.USAGE, f"NRI_PLUGIN_SOCKET is {inherited!r}, not the number of a file descriptor")
-    ahead = Ahead(int(inherited), *_names(environment))
-    try:
-        ahead.begin()
-    except OSError as error:
-        why = f"descriptor {inherited} is no connection to a runtime: {error.strerror}"
-        raise Stop(Exit.LOST, why) from error
-    return ahead
-
-
-def _names(environment: Mapping[str, str]) -> tuple[str, str]:
-    """Return name and index as a runtime tells them, or the defaults."""
-    return environment.get("NRI_PLUGIN_NAME") or "resctrl", environment.get("NRI_PLUGIN_IDX") or "10"
-
-
-def _link(options: Namespace, environment: Mapping[str, str], ahead: Ahead | None) -> _Link:
-    """Read who we are and how to connect: a launched plugin is told both by the runtime."""
-    name, idx = _names(environment)
-    try:
-        identity = Identity(options.name or name, options.idx or idx)
-    except InvalidIdentityError as error:
-        raise Stop(Exit.USAGE, str(error)) from error
-    return _Link(
-        identity,
-        Path(options.socket_path) if options.socket_path else DEFAULT_SOCKET,
-        ahead,
-        reconnect=not options.exit_on_disconnect,
-        served=ahead is not None and ahead.settings(0.0) is not None,
-    )
-
-
-@define
-class _Link:
-    """The connection: how it is made, and what was heard of it.
-
-    Attributes:
-        identity: Who registers.
-        path: Where the runtime listens.
-        ahead: Who has spoken on the connection that the runtime made itself, if it did.
-        reconnect: Whether another one follows.
-        served: Whether a runtime has ever configured us.
-        reason: Why there is no connection.
-    """
-
-    identity: Identity
-    path: Path
-    ahead: Ahead | None
-    reconnect: bool
-    served: bool = False
-    reason: str = ""
-
-    def stub(self, plugin: ResctrlPlugin[FsProvider]) -> NriStub:
-        """Make the connection's keeper."""
-        return NriStub(
-            plugin,
-            name=self.identity.name,
-            idx=self.identity.idx,
-            socket_path=self.path,
-            ahead=self.ahead,
-            reconnect=self.reconnect,
-            on_link=self._heard,
-        )
-
-    def _heard(self, news: Link) -> None:
-        self.served = self.served or news.state is not LinkState.DOWN
-        self.reason = news.reason
-
-
 class _Plugin(ResctrlPlugin[FsProvider]):
     """The plugin as the program has it.
 
@@ -259,13 +197,8 @@ class _Plugin(ResctrlPlugin[FsProvider]):
         memory.give_back()
 
 
-async def _serve(
-    options: Namespace,
-    link: _Link,
-    config: ResctrlPluginConfig,
-    resctrl: Resctrl[FsProvider],
-    stream: IO[str],
-) -> int:
+async def _serve(parts: _Parts, stream: IO[str]) -> int:
+    options, link, resctrl, health = parts.options, parts.link, parts.resctrl, parts.health
     log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin")
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -278,9 +211,10 @@ async def _serve(
 
     sink = LineSink(stream, reader_gone)
     async with contextlib.AsyncExitStack() as stack:
-        plugin = await stack.enter_async_context(_Plugin.with_resctrl(config, resctrl))
-        stub = link.stub(plugin)
+        plugin = await stack.enter_async_context(_Plugin.with_resctrl(parts.config, resctrl))
+        stub = link.stub(health.timed(plugin))
         stack.push_async_callback(stub.close)
+        await stack.enter_async_context(health.served(plugin, link))
         await _open_control(options, plugin, stack)
         line_of = event_lines()
         plugin.subscribe(lambda event: sink.put(line_of(event)))
@@ -347,7 +281,7 @@ def _clean_up(resctrl: Resctrl[FsProvider], log: FilteringBoundLogger) -> None:
         log.info("exit_cleanup", removed=report.removed, removal_failures=report.removal_failures)
 
 
-def _raise_what_ended(done: set[asyncio.Task[Any]], link: _Link, *, unread: bool) -> None:
+def _raise_what_ended(done: set[asyncio.Task[Any]], link: RuntimeLink, *, unread: bool) -> None:
     """Turn the end of a duty into the program's end."""
     if unread:
         raise Stop(Exit.IO, "nobody reads the events any more")

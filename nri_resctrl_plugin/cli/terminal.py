@@ -52,7 +52,7 @@ def width_of(stream: IO[str]) -> int:
         columns = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
         return _PLAIN_WIDTH
-    return max(_LEAST_WIDTH, columns)
+    return max(_LEAST_WIDTH, columns) if columns else _PLAIN_WIDTH  # a serial line tells 0
 
 
 def printable(text: str, encoding: str | None = None) -> str:

@@ -13,6 +13,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from argparse import Namespace
 from contextlib import contextmanager
 from pathlib import Path
@@ -461,6 +463,47 @@ class TestServing:
         assert [line["seq"] for line in lines] == [1, 2]
         assert all(line["schema"] == 1 for line in lines)
         assert all(str(line["ts"]).endswith("Z") for line in lines)
+
+    def test_health_and_metrics_have_an_address(self, tmp_path: Path) -> None:
+        """Ready once the runtime told what exists; the metrics tell of its pods and of the plugin's work."""
+        path = tmp_path / "nri.sock"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+
+        def get(page: str) -> tuple[int, str]:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{page}", timeout=5) as answer:
+                    return answer.status, answer.read().decode()
+            except urllib.error.HTTPError as error:
+                return error.code, error.read().decode()
+            except OSError:
+                return 0, "it does not listen yet"
+
+        def until_ready_is(status: int) -> None:
+            while get("/readyz")[0] != status:
+                time.sleep(0.01)
+
+        async def script() -> None:
+            await asyncio.to_thread(until_ready_is, 503)
+            async with RuntimeSide(path) as runtime:
+                await runtime.synchronized()
+                await runtime.run_pod(POD)
+                await asyncio.to_thread(until_ready_is, 200)
+                _, text = await asyncio.to_thread(get, "/metrics")
+                assert 'nri_resctrl_pods{state="exists"} 1.0' in text
+                assert 'l3_mbm_total_bytes_total{domain_id="00",domain_name="mon_L3_00"' in text
+                assert 'nri_resctrl_request_seconds_count{event="RunPodSandbox"} 1.0' in text
+
+        arguments = ["--resctrl=fake", "--socket-path", str(path), "--events", str(tmp_path / "events")]
+        assert serve([*arguments, "--health-addr", f"127.0.0.1:{port}"], script, {}) == Exit.OK
+
+    @pytest.mark.parametrize("address", ["8080", "127.0.0.1:http", "::1:80"])
+    def test_an_address_that_is_none_is_refused(
+        self, address: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Before anything is done, with the form that is meant."""
+        assert main(["run", "--resctrl=fake", "--health-addr", address], {}) == Exit.USAGE
+        assert "--health-addr" in text_of(capsys)
 
     def test_retries_have_a_cadence(self, tmp_path: Path) -> None:
         """A pod without an RMID gets its group by the program's own retries, once another pod has gone."""
@@ -974,7 +1017,7 @@ def test_the_reference_lists_everything() -> None:
     parser = argparse.ArgumentParser()
     cli._add_run(parser)
     flags_there = [action.option_strings[0] for action in parser._actions if action.dest != "help"]
-    assert len(flags_there) == 18
+    assert len(flags_there) == 19
     assert [flag for flag in flags_there if f"| `{flag}" not in page] == []
     names = [field.name for field in fields(ResctrlPluginConfig)]
     assert [name for name in names if f"`{VARIABLE_PREFIX}{name.upper()}`" not in page] == []
