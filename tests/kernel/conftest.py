@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 
 
 _GUEST_TESTS: Final = frozenset(
-    {"test_assigning.py", "test_fidelity.py", "test_guest.py", "test_privileges.py", "test_scenarios.py", "test_tools.py"}
+    {
+        "test_assigning.py",
+        "test_fidelity.py",
+        "test_guest.py",
+        "test_privileges.py",
+        "test_scenarios.py",
+        "test_tools.py",
+    }
 )
 _HERE: Final = Path(__file__).parents[2]
 _AT_ONCE: Final = 2

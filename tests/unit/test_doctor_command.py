@@ -153,6 +153,13 @@ def test_colours_on_a_terminal(environment: dict[str, str], coloured: bool) -> N
     assert "platform" in text
 
 
+def test_a_terminal_without_a_size() -> None:
+    """A serial line tells a size of 0 by 0: as many columns as in a pipe are taken."""
+    command = [*PROGRAM, "--library"]
+    plain = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
+    assert in_terminal(command, {"TERM": "dumb"}, (0, 0))[1].split("\r\n") == plain.split("\n")
+
+
 @needs_no_resctrl
 def test_the_true_pieces_are_named_here() -> None:
     """On a machine without resctrl the program ends with status 1, names the kernel, and how to mend it."""
