@@ -165,6 +165,19 @@ class TestWhatThePodMayDo:
         assert str(settings.cgroup_root) == mounts["cgroup"]["mountPath"]
         assert str(settings.resctrl_root) == mounts["resctrl"]["mountPath"]
 
+    def test_one_port(self) -> None:
+        """Metrics, probes and the scrape's annotations agree with the settings."""
+        (text,) = objects("base")["ConfigMap"]["data"].values()
+        template = objects("base")["DaemonSet"]["spec"]["template"]
+        (port,) = container()["ports"]
+        assert yaml.safe_load(text)["health_addr"] == f":{port['containerPort']}"
+        assert template["metadata"]["annotations"]["prometheus.io/port"] == str(port["containerPort"])
+        probes = {name: container()[name]["httpGet"] for name in ("livenessProbe", "readinessProbe")}
+        assert probes == {
+            "livenessProbe": {"path": "/livez", "port": port["name"]},
+            "readinessProbe": {"path": "/readyz", "port": port["name"]},
+        }
+
     def test_the_namespace_allows_it(self) -> None:
         """Pod Security would refuse the pod at any stricter level."""
         labels = objects("base")["Namespace"]["metadata"]["labels"]
@@ -188,6 +201,7 @@ def test_the_program_takes_the_settings(
 ) -> None:
     """Every key is known and every value accepted: it gets as far as finding nobody to talk to."""
     arguments = ["--resctrl=fake", "--exit-on-disconnect", f"--socket-path={tmp_path}/none"]
+    arguments += ["--health-addr=127.0.0.1:0"] if "health_addr" in file.read_text() else []
     assert main(["run", "--config", str(file), *arguments], {}) == Exit.LOST
     assert "no socket at" in capsys.readouterr().err
 
@@ -197,7 +211,7 @@ def test_the_daemonset_runs_the_program(tmp_path: Path, capsys: pytest.CaptureFi
     arguments = container()["args"]
     (mount,) = [each for each in container()["volumeMounts"] if each["name"] == "config"]
     assert arguments == ["run", f"--config={mount['mountPath']}/config.yaml"]
-    there = [arguments[0], f"--config={KUBERNETES}/base/config.yaml"]
+    there = [arguments[0], f"--config={KUBERNETES}/base/config.yaml", "--health-addr=127.0.0.1:0"]
     assert (
         main([*there, "--resctrl=fake", "--exit-on-disconnect", f"--socket-path={tmp_path}/x"], {})
         == Exit.LOST

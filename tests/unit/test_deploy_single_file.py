@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import stat
 import subprocess
 import sys
 import time
+import urllib.request
 import zipfile
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -199,15 +201,22 @@ def test_it_registers_within_a_second(single: Path) -> None:
 
 @in_loop
 async def test_it_serves(single: Path, tmp_path: Path) -> None:
-    """Settings and flags from Configure, events and log to files, and it ends with its runtime."""
+    """Settings and flags from Configure, events and log to files, metrics, and it ends with its runtime."""
     events, log = tmp_path / "events", tmp_path / "log"
-    config = f"resctrl: fake\nevents: {events}\nlog_file: {log}\ngroup_prefix: single_\n"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    config = (
+        f"resctrl: fake\nevents: {events}\nlog_file: {log}\ngroup_prefix: single_\nhealth_addr: {address}\n"
+    )
     async with launched(single, tmp_path / "nri.sock", config=config) as (runtime, process):
         assert (await runtime.synchronized()).name == "resctrl"
         await runtime.run_pod(POD)
         await until(lambda: events.exists() and events.read_text().endswith("\n"), "it tells the pod", 10)
         event = event_from_line(events.read_text().splitlines()[0])
         assert str(event.group_state.path).endswith("/single_uid")  # type: ignore[union-attr]
+        metrics = await asyncio.to_thread(urllib.request.urlopen, f"http://{address}/metrics", timeout=10)
+        with metrics:
+            assert b"nri_resctrl_pods" in metrics.read()
         await runtime.stop()
         await until(process.ended, "it ended", 10)
         assert process.status == Exit.OK
