@@ -153,7 +153,7 @@ class Stage:
             case Kind.READ_TEXT:
                 return self._comparable(side, path, fs.read_text(path))
             case Kind.READ_CHILD_DIRS:
-                return self._listed(path, fs.read_child_dirs(path))
+                return self._listed(path, [*fs.read_child_dirs(path), *fs.read_child_files(path)])
             case Kind.CAN_OPEN_FOR_WRITE:
                 return fs.can_open_for_write(path)
             case Kind.DETECT:
