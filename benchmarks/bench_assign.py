@@ -94,7 +94,7 @@ class Workload:
 
     def __exit__(self, *exc: object) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
         self._cgroup.rmdir()
 
 

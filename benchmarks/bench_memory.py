@@ -62,7 +62,7 @@ class Reading:
     again_peak: float
 
 
-def one_run(node: Node, parts: Sequence[bytes]) -> Reading:
+def one_run(node: Node, parts: Sequence[bytes], reconnects: int = RECONNECTS) -> Reading:
     """Run one process through it all."""
     with Machine(node) as machine, Listener() as listener, Program(listener, machine, node.size) as program:
         with listener.accept() as runtime:
@@ -72,7 +72,7 @@ def one_run(node: Node, parts: Sequence[bytes]) -> Reading:
             program.reconciled()
             program.at_rest()
             settled, peak = program.resident, program.peak
-        for _ in range(RECONNECTS):
+        for _ in range(reconnects):
             with listener.accept() as runtime:
                 runtime.synchronize(parts)
                 program.at_rest()

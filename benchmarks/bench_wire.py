@@ -99,7 +99,7 @@ class Plugin:
 
     def __exit__(self, *exc: object) -> None:
         self._process.terminate()
-        self._process.wait()
+        self._process.communicate()
 
     def told(self) -> object:
         """Return what it reports next."""
