@@ -294,7 +294,8 @@ class TestSystemd:
         shutil.copy(self.mount, tmp_path)
         command = [program, "verify", str(there), str(tmp_path / self.mount.name)]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (0, "")
+        ours = [line for line in done.stderr.splitlines() if "resctrl" in line]  # it reads others too
+        assert (done.returncode, ours) == (0, [])
         there.write_text(there.read_text().replace("Restart=on-failure", "Restart=on-failures"))
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         assert "on-failures" in done.stderr
