@@ -127,8 +127,7 @@ def domain_dirs(fs: FsProvider, group: Path) -> list[tuple[Domain, Path, OSError
         try:
             below = fs.read_child_dirs(directory)
         except OSError as error:
-            if error.errno not in GONE:
-                found.append((domain_named(name), directory, error))
+            found.append((domain_named(name), directory, error))
             continue
         found.append((domain_named(name), directory, None))
         found += [(domain_named(sub, name), directory / sub, None) for sub in below]

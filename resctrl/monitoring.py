@@ -193,7 +193,7 @@ def leaves(domains: Iterable[Domain]) -> list[Domain]:
     """
     known = tuple(domains)
     parents = {domain.parent for domain in known}
-    return [domain for domain in known if domain.parent is not None or domain.name not in parents]
+    return [domain for domain in known if domain.name not in parents]
 
 
 def _unchangeable(values: Mapping[tuple[Domain, str], Reading]) -> Mapping[tuple[Domain, str], Reading]:

@@ -82,6 +82,15 @@ def test_a_group_made_anew() -> None:
     assert found.domains == {L3: Reset(ResetReason.RECREATED)}
     assert (found.total, found.complete, found.missing) == (Reset(ResetReason.RECREATED), False, (L3,))
     assert rate(before, evolve(after, generation=1), BYTES).total == 999.0
+    elsewhere = taken(1, {OTHER: Value(7)}, generation=2)
+    assert set(rate(before, elsewhere, BYTES).domains.values()) == {Reset(ResetReason.RECREATED)}
+
+
+def test_the_first_reset_is_told() -> None:
+    """Where no domain has a rate, the total says why the first of them has none."""
+    found = rate(taken(0, {L3: Value(9)}), taken(1, {L3: Value(1), OTHER: Value(1)}), BYTES)
+    assert found.domains == {L3: Reset(ResetReason.BACKWARDS), OTHER: Reset(ResetReason.DOMAIN_NEW)}
+    assert found.total == Reset(ResetReason.BACKWARDS)
 
 
 def test_domains_that_go_and_come() -> None:

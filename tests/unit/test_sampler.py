@@ -302,10 +302,19 @@ def test_a_group_that_is_made_anew_while_it_is_read(machine: Machine) -> None:
 def test_a_group_that_is_made_anew_while_it_is_opened(machine: Machine) -> None:
     """Its files belong to one generation; one that never rests is an error, and nothing stays open."""
     (group,) = machine.groups(1)
-    machine.faults.before("open_reader", lambda _: machine.anew(group), nth=3)
-    assert machine.sampler.sample()[group].generation == machine.fake.identity(group)
-    machine.sampler.discard(group)
-    machine.sampler.add(group)
+    for operation, nth in (
+        ("read_child_dirs", 1),
+        ("read_child_files", 1),
+        ("open_reader", 1),
+        ("open_reader", 3),
+    ):
+        machine.faults.before(
+            operation, lambda _: machine.anew(group), nth=nth, path=lambda path: path.is_relative_to(group)
+        )
+        assert machine.sampler.sample()[group].generation == machine.fake.identity(group)
+        assert machine.faults.unused() == 0
+        machine.sampler.discard(group)
+        machine.sampler.add(group)
     machine.faults.before("open_reader", lambda _: machine.anew(group), times=math.inf)
     assert "made anew" in str(machine.sampler.sample().failed[group])
     assert machine.sampler.open_files == 0
