@@ -21,7 +21,6 @@ Rules:
 from __future__ import annotations
 
 import errno
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
@@ -116,11 +115,12 @@ class Assigner:
 class _Run:
     """One call: yields what is to be written next, and is told when that failed."""
 
-    def __init__(self, assigner: Assigner, group: Path, tids: Iterable[Tid]) -> None:
+    def __init__(self, assigner: Assigner, group: Path, tids: Sequence[Tid]) -> None:
         self.done = Assignment()
         self._assigner = assigner
         self._group = group
-        self._rest = deque(tids)
+        self._rest = list(reversed(tids))  # the next one last, where lists are cut and extended cheaply
+        self._narrowest = len(f"{min(tids, default=0)},")
         self._room = _PAGE
         self._writing: Sequence[Tid] = ()
         self._failure: WriteError | None = None
@@ -139,38 +139,43 @@ class _Run:
     def chunks(self) -> Generator[bytes, None, None]:
         """Yield one write after the other, until every thread is accounted for."""
         while self._rest:
-            batch, size = self._next_batch()
+            batch, text = self._next_batch()
             if len(batch) == 1:
                 taken = yield from self._alone(batch[0])
             else:
-                taken = yield from self._together(batch, size)
+                taken = yield from self._together(batch, text)
             if taken:
                 self._room = min(2 * self._room, _PAGE)
 
-    def _next_batch(self) -> tuple[list[Tid], int]:
-        """Take as many threads as may go into the next list, at least one; return them, and its bytes."""
-        batch: list[Tid] = []
-        size, room = 0, 0 if self._assigner.lists is False else self._room
-        while self._rest:
-            longer = size + len(str(self._rest[0])) + 1
-            if batch and longer > room:
-                break
-            batch.append(self._rest.popleft())
-            size = longer
-        return batch, size
+    def _next_batch(self) -> tuple[list[Tid], bytes]:
+        """Take as many threads as may go into the next list, at least one; return them, and the list.
 
-    def _together(self, batch: list[Tid], size: int) -> Generator[bytes, None, bool]:
+        It is written out for as many as could fit if all were short, and cut where the room ends: the
+        loop is the interpreter's own, since one of ours would take longer than the kernel does.
+        """
+        room = 0 if self._assigner.lists is False else self._room
+        batch = self._rest[: -max(1, room // self._narrowest) - 1 : -1]
+        text = ",".join(map(str, batch)) + "\n"
+        if len(text) > room and len(batch) > 1:
+            end = text.rfind(",", 0, room)
+            end = text.index(",") if end < 0 else end
+            batch = batch[: text.count(",", 0, end) + 1]
+            text = text[:end] + "\n"
+        del self._rest[-len(batch) :]
+        return batch, text.encode()
+
+    def _together(self, batch: list[Tid], text: bytes) -> Generator[bytes, None, bool]:
         """Write several threads; return whether they were taken. If not, all but perhaps one come again."""
-        failure = yield from self._write(batch)
+        failure = yield from self._write(batch, text)
         if failure is None:
             self._assigner.lists = True
             self.done.assigned.update(batch)
             return True
-        self._room = size // 2
+        self._room = len(text) // 2
         if failure.errno == errno.ESRCH:
             self._assigner.lists = True  # who does not take lists does not look for threads in one
         named = self._status.task
-        self._rest.extendleft(tid for tid in reversed(batch) if tid != named)
+        self._rest.extend(tid for tid in reversed(batch) if tid != named)
         if named is not None and named in batch:
             yield from self._alone(Tid(named))
         elif failure.errno == errno.EINVAL:
@@ -180,10 +185,10 @@ class _Run:
     def _find_out(self) -> Generator[bytes, None, None]:
         """Where that is not known, write threads alone until one decides whether this kernel takes lists."""
         while self._rest and self._assigner.lists is None:
-            tid = self._rest.popleft()
+            tid = self._rest.pop()
             if not (yield from self._alone(tid)):
                 continue
-            failure = yield from self._write((tid, tid))
+            failure = yield from self._write((tid, tid), b"%d,%d\n" % (tid, tid))
             if failure is None or failure.errno == errno.ESRCH:
                 self._assigner.lists = True
             elif failure.errno == errno.EINVAL and (yield from self._alone(tid)):
@@ -191,7 +196,7 @@ class _Run:
 
     def _alone(self, tid: Tid) -> Generator[bytes, None, bool]:
         """Write one thread, which settles what becomes of it; return whether it was taken."""
-        failure = yield from self._write((tid,))
+        failure = yield from self._write((tid,), b"%d\n" % tid)
         if failure is None:
             self.done.assigned.add(tid)
             return True
@@ -203,10 +208,10 @@ class _Run:
             self.done.refusal = self.done.refusal or _typed(self._group, failure, self._status)
         return False
 
-    def _write(self, tids: Sequence[Tid]) -> Generator[bytes, None, WriteError | None]:
+    def _write(self, tids: Sequence[Tid], text: bytes) -> Generator[bytes, None, WriteError | None]:
         """Yield one write; return its failure, or None when the kernel took it."""
         self._writing, self._failure = tids, None
-        yield b",".join(b"%d" % tid for tid in tids) + b"\n"
+        yield text
         return self._failure
 
 
