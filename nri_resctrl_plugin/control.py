@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from nri_resctrl_plugin.events import Exists, PodResctrlAddOrUpdate
     from nri_resctrl_plugin.model import ContainerState, PodUid
-    from nri_resctrl_plugin.reports import RetryReport
+    from nri_resctrl_plugin.reports import AuditReport, RetryReport
 
 __all__ = ["ControlError", "ControlServer", "Controlled"]
 
@@ -68,17 +68,21 @@ class Controlled(Protocol):
         """Try everything once more."""
         ...
 
+    async def audit_once(self) -> AuditReport:
+        """Look whether everything is as it is believed to be."""
+        ...
+
     def snapshot(self) -> dict[PodUid, PodResctrlAddOrUpdate]:
         """Return the state of every live pod."""
         ...
 
 
 class ControlServer:
-    """Serves the calls `retry_group`, `retry_container`, `retry_all` and `snapshot`.
+    """Serves the calls `retry_group`, `retry_container`, `retry_all`, `audit` and `snapshot`.
 
     A request is `{"call": "retry_group", "pod_uid": "..."}`, `{"call": "retry_container", "container_id":
-    "..."}`, `{"call": "retry_all"}` or `{"call": "snapshot"}`. The answer is `{"ok": true, "result": ...}` or
-    `{"ok": false, "error": <class name>, "message": ...}`.
+    "..."}`, `{"call": "retry_all"}`, `{"call": "audit"}` or `{"call": "snapshot"}`. The answer is
+    `{"ok": true, "result": ...}` or `{"ok": false, "error": <class name>, "message": ...}`.
 
     Args:
         plugin: Whom to ask.
@@ -197,12 +201,14 @@ class ControlServer:
                 return payload(await self._plugin.retry_container_reconcile(container_id))
             case {"call": "retry_all", **rest} if not rest:
                 return payload(await self._plugin.retry_all_once())
+            case {"call": "audit", **rest} if not rest:
+                return payload(await self._plugin.audit_once())
             case {"call": "snapshot", **rest} if not rest:
                 return {uid: payload(event) for uid, event in self._plugin.snapshot().items()}
             case _:
                 raise ValueError(
                     'expected {"call": "retry_group", "pod_uid": ...}, {"call": "retry_container", '
-                    '"container_id": ...}, {"call": "retry_all"} or {"call": "snapshot"}'
+                    '"container_id": ...}, {"call": "retry_all"}, {"call": "audit"} or {"call": "snapshot"}'
                 )
 
 

@@ -160,11 +160,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     group("--auto-mount", action=flag, help="mount resctrl if it is not (no)")
     group("--retry-interval", type=_seconds, default=10.0, metavar="SECONDS",
           help="how often to try again what was refused or is incomplete; 0: never (10)")  # fmt: skip
+    group("--audit-interval", type=_seconds, default=60.0, metavar="SECONDS",
+          help="how often to look for what went astray or unheard; 0: never (60)")  # fmt: skip
     group("--resctrl", choices=("real", "fake"), default="real", help="the kernel's, or one in memory (real)")
     group("--fake-rmids", type=int, default=256, metavar="N", help="RMIDs of the fake one (256)")
     group = parser.add_argument_group("output").add_argument
     group("--events", default="-", metavar="PATH", help="events as JSON Lines, - for standard output (-)")
-    group("--control", metavar="PATH", help="open a control socket there: retries and the snapshot")
+    group("--control", metavar="PATH", help="open a control socket there: retries, audits and the snapshot")
     group(
         "--health-addr",
         metavar="HOST:PORT",

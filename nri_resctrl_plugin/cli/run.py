@@ -18,10 +18,10 @@ import signal
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import structlog
-from attrs import evolve, frozen
+from attrs import evolve, fields, frozen
 
 from nri_resctrl_plugin.cli import memory
 from nri_resctrl_plugin.cli.begin import begin
@@ -35,6 +35,7 @@ from nri_resctrl_plugin.errors import ConfigError
 from nri_resctrl_plugin.jsonl import event_lines
 from nri_resctrl_plugin.nri.errors import ConnectionLostError, UnreachableError
 from nri_resctrl_plugin.plugin import ResctrlPlugin
+from nri_resctrl_plugin.reports import AuditReport
 from resctrl import FsProvider, RealFs, Resctrl, ResctrlConfig, ResctrlError
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from nri_resctrl_plugin.nri.messages import Container, PodSandbox, RuntimeInfo
 
 __all__ = ["run"]
+
+_AUDIT_COUNTS: Final = tuple(each for each in fields(AuditReport) if each.name != "failures")
 
 
 def run(
@@ -225,6 +228,8 @@ async def _serve(parts: _Parts, stream: IO[str]) -> int:
         }
         if options.retry_interval > 0:
             duties.add(asyncio.create_task(_retry(plugin, options.retry_interval), name="retry"))
+        if options.audit_interval > 0:
+            duties.add(asyncio.create_task(_audit(plugin, options.audit_interval), name="audit"))
         try:
             done, _ = await asyncio.wait(duties, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -270,6 +275,18 @@ async def _retry(plugin: ResctrlPlugin[FsProvider], interval: float) -> None:
         )
         for failure in report.failures:
             log.debug("retry_failed", subject=failure.subject.value, id=failure.id, error=str(failure.error))
+
+
+async def _audit(plugin: ResctrlPlugin[FsProvider], interval: float) -> None:
+    """Look whether everything is as it is believed to be, on a cadence."""
+    log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin.audit")
+    while True:
+        await asyncio.sleep(interval)
+        report = await plugin.audit_once()
+        tell = log.info if report.found_something else log.debug
+        tell("audited", **{each.name: getattr(report, each.name) for each in _AUDIT_COUNTS})
+        for failure in report.failures:
+            log.debug("audit_failed", subject=failure.subject.value, id=failure.id, error=str(failure.error))
 
 
 def _clean_up(resctrl: Resctrl[FsProvider], log: FilteringBoundLogger) -> None:

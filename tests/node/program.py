@@ -4,7 +4,7 @@ Owns: the program's lives, its event lines, its log, its control socket. Must no
 
 Rules:
     1. It is the console script in a process of its own; nothing of the plugin is imported here.
-    2. Its retries are the caller's: its own cadence is off.
+    2. Its retries and audits are the caller's: its own cadences are off.
     3. Each life has files of its own; they stay for the artifacts.
 """
 
@@ -104,7 +104,8 @@ class Program:
             str(self._site.program), "run", "--resctrl=real",
             f"--resctrl-root={self._site.resctrl_root}", f"--group-prefix={self._site.prefix}",
             f"--socket-path={self._nri_socket}", f"--control={self.control}",
-            f"--events={self._files.events.file}", "--log-format=json", "--retry-interval=0", *flags,
+            f"--events={self._files.events.file}", "--log-format=json",
+            "--retry-interval=0", "--audit-interval=0", *flags,
         ]  # fmt: skip
         with self._files.log.file.open("wb") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

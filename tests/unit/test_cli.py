@@ -28,6 +28,7 @@ from grpclib.exceptions import GRPCError
 
 import nri_resctrl_plugin
 from nri_resctrl_plugin import (
+    AuditReport,
     ConfigError,
     Exists,
     PodResctrlAddOrUpdate,
@@ -35,10 +36,12 @@ from nri_resctrl_plugin import (
     PodUid,
     ResctrlPlugin,
     ResctrlPluginConfig,
+    RetryFailure,
     RetryReport,
+    RetrySubject,
     cli,
 )
-from nri_resctrl_plugin.cli import main
+from nri_resctrl_plugin.cli import main, run
 from nri_resctrl_plugin.cli.exits import Exit, Stop
 from nri_resctrl_plugin.cli.settings import VARIABLE_PREFIX, settings
 from nri_resctrl_plugin.cli.sink import LineSink
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from nri_resctrl_plugin.nri import api
+    from resctrl import FsProvider
 
 PROGRAM = [sys.executable, "-m", "nri_resctrl_plugin"]
 NO_RESCTRL = "resctrl" not in Path("/proc/filesystems").read_text()
@@ -504,6 +508,47 @@ class TestServing:
         """Before anything is done, with the form that is meant."""
         assert main(["run", "--resctrl=fake", "--health-addr", address], {}) == Exit.USAGE
         assert "--health-addr" in text_of(capsys)
+
+    def test_audits_have_a_cadence(self, tmp_path: Path) -> None:
+        """A group that somebody removed is found and made again by the program's own audits."""
+        events, path = tmp_path / "events", tmp_path / "nri.sock"
+        fs = FakeFs()
+
+        async def script() -> None:
+            async with RuntimeSide(path) as runtime:
+                await runtime.synchronized()
+                await runtime.run_pod(POD)
+                await until(lambda: events.read_text().count("\n") == 1, "the group was told")
+                fs.remove_dir(fs.root / "mon_groups" / "pod_uid0")
+                await until(lambda: events.read_text().count("\n") == 3, "the loss was mended")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("nri_resctrl_plugin.cli.run._provider", lambda *_: fs)
+            arguments = ["--retry-interval=0", "--audit-interval=0.02", f"--socket-path={path}"]
+            assert serve([*arguments, f"--events={events}"], script, {}) == Exit.OK
+        told = [event_from_line(line) for line in events.read_text().splitlines()]
+        states = [type(it.group_state).__name__ for it in told if isinstance(it, PodResctrlAddOrUpdate)]
+        assert states == ["Exists", "Failed", "Exists"]
+
+    def test_audits_are_logged(self) -> None:
+        """What an audit found is information, with its counts; that it found nothing is debug."""
+        failure = RetryFailure(RetrySubject.CONTAINER, "c", RuntimeError("no"))
+        reports = [AuditReport(pods=2), AuditReport(pods=2, threads_astray=3, failures=(failure,))]
+
+        class Plugin:
+            async def audit_once(self) -> AuditReport:
+                if not reports:
+                    raise asyncio.CancelledError
+                return reports.pop(0)
+
+        plugin: ResctrlPlugin[FsProvider] = Plugin()  # type: ignore[assignment]
+        with structlog.testing.capture_logs() as records, pytest.raises(asyncio.CancelledError):
+            asyncio.run(run._audit(plugin, 0.001))
+        assert [(it["event"], it["log_level"]) for it in records] == [
+            ("audited", "debug"), ("audited", "info"), ("audit_failed", "debug"),
+        ]  # fmt: skip
+        assert (records[1]["pods"], records[1]["threads_astray"]) == (2, 3)
+        assert (records[2]["subject"], records[2]["id"], records[2]["error"]) == ("container", "c", "no")
 
     def test_retries_have_a_cadence(self, tmp_path: Path) -> None:
         """A pod without an RMID gets its group by the program's own retries, once another pod has gone."""
@@ -1017,7 +1062,7 @@ def test_the_reference_lists_everything() -> None:
     parser = argparse.ArgumentParser()
     cli._add_run(parser)
     flags_there = [action.option_strings[0] for action in parser._actions if action.dest != "help"]
-    assert len(flags_there) == 19
+    assert len(flags_there) == 20
     assert [flag for flag in flags_there if f"| `{flag}" not in page] == []
     names = [field.name for field in fields(ResctrlPluginConfig)]
     assert [name for name in names if f"`{VARIABLE_PREFIX}{name.upper()}`" not in page] == []

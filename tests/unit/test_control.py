@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nri_resctrl_plugin import (
+    AuditReport,
     ContainerState,
     Exists,
     PodNotFoundError,
@@ -39,6 +40,9 @@ class Plugin:
 
     async def retry_all_once(self) -> RetryReport:
         return RetryReport(groups_created=2)
+
+    async def audit_once(self) -> AuditReport:
+        return AuditReport(pods=3, containers_astray=1)
 
     def snapshot(self) -> dict[PodUid, PodResctrlAddOrUpdate]:
         return {PodUid("u"): PodResctrlAddOrUpdate(PodUid("u"), GROUP, 2, 1)}
@@ -102,6 +106,18 @@ def test_a_pass_of_retries_is_reported(tmp_path: Path) -> None:
         assert answer["ok"] is True
         assert isinstance(answer["result"], dict)
         assert answer["result"]["groups_created"] == 2
+
+    served(tmp_path / "s", body)
+
+
+def test_an_audit_is_reported(tmp_path: Path) -> None:
+    """Audit answers with the report's counters."""
+
+    async def body(server: ControlServer) -> None:
+        [answer] = await ask(tmp_path / "s", b'{"call": "audit"}\n')
+        assert answer["ok"] is True
+        assert isinstance(answer["result"], dict)
+        assert (answer["result"]["pods"], answer["result"]["containers_astray"]) == (3, 1)
 
     served(tmp_path / "s", body)
 
