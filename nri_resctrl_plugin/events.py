@@ -66,6 +66,15 @@ class PodResctrlAddOrUpdate:
     total_containers: int
     reconciled_containers: int
 
+    @property
+    def groups(self) -> tuple[Path, ...]:
+        """All groups of the pod, the main one first; none while its group is Failed."""
+        match self.group_state:
+            case Exists(path, others):
+                return (path, *others)
+            case Failed():
+                return ()
+
 
 @frozen
 class PodResctrlRemoved:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
 import importlib.util
 import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from resctrl import Resctrl, ResctrlConfig, Tid
-from resctrl.testing import FakeFs
+import pytest
+import structlog
+
+from nri_resctrl_plugin import ResctrlPlugin
+from nri_resctrl_plugin.demo.runtime import RuntimeSide
+from nri_resctrl_plugin.jsonl import payload
+from resctrl import Resctrl, ResctrlConfig, Sampler, Tid
+from resctrl.testing import FakeFs, FakePidSource, FaultyFs
+from tests.plugin_support import DEADLINE, cgroup_of, container, pod
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
     from types import ModuleType
-
-    import pytest
 
 EXAMPLES: Final = Path(__file__).resolve().parents[2] / "docs" / "examples"
 LONGEST: Final = 40
@@ -40,9 +50,10 @@ def lives(tid: int) -> bool:
         return False
 
 
-def test_monitor_pid_is_short() -> None:
+@pytest.mark.parametrize("name", ["agent", "monitor_pid"])
+def test_it_is_short(name: str) -> None:
     """It fits on a page."""
-    lines = (EXAMPLES / "monitor_pid.py").read_text(encoding="utf-8").splitlines()
+    lines = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= LONGEST
 
 
@@ -72,3 +83,169 @@ def test_monitor_pid_follows_a_process(
     assert third["mbm_local_bytes"] == 2_000_000
     assert said.err == f"process {process.pid} has ended\n"
     assert resctrl.list_groups() == []
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the seconds of cadences be milliseconds: what a test waits for is a condition."""
+    sleep = asyncio.sleep
+
+    async def nap(delay: float, result: object = None) -> object:
+        return await sleep(delay / 100, result)
+
+    monkeypatch.setattr(asyncio, "sleep", nap)
+
+
+@pytest.fixture
+def as_json() -> Iterator[None]:
+    """Print the log as the example's last lines have it."""
+    structlog.configure(processors=[structlog.processors.JSONRenderer(default=payload)])
+    yield
+    structlog.reset_defaults()
+
+
+class Node:
+    """A node with room for two groups, and an agent on it.
+
+    Attributes:
+        told: What the agent has printed so far.
+    """
+
+    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.kernel = FakeFs(num_rmids=3, limbo=0.0)
+        self.fs = FaultyFs(self.kernel)
+        self.resctrl = Resctrl.with_provider(self.fs)
+        self.threads = FakePidSource()
+        self.plugin = ResctrlPlugin.with_pid_source(None, self.resctrl, self.threads)
+        self.runtime = RuntimeSide(directory / "nri.sock")
+        self.told: list[dict[str, Any]] = []
+        self._capsys = capsys
+
+    @contextlib.asynccontextmanager
+    async def agent(self) -> AsyncIterator[None]:
+        """Run the example; its sampler is closed after its last thread has ended, as at the example's end."""
+        run = functools.partial(self.plugin.run, socket_path=self.runtime.socket_path)
+        self.plugin.run = run  # type: ignore[method-assign]
+        with Sampler(self.resctrl) as sampler:
+            async with self.runtime:
+                agent = asyncio.create_task(example("agent").agent(self.plugin, sampler))
+                try:
+                    await self.runtime.synchronized()
+                    yield
+                finally:
+                    agent.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await agent
+                    await asyncio.get_running_loop().shutdown_default_executor()
+
+    async def start(self, uid: str) -> Tid:
+        """Start a pod with one container of one thread."""
+        tid = self.kernel.spawn()
+        self.threads.set(cgroup_of(uid), [tid])
+        await self.runtime.run_pod(pod(uid))
+        await self.runtime.start_container(container(uid, f"sb-{uid}"))
+        return tid
+
+    async def end(self, uid: str) -> None:
+        """End it."""
+        await self.runtime.stop_pod(f"sb-{uid}")
+        await self.runtime.remove_pod(f"sb-{uid}")
+
+    async def until(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Wait until the agent prints a line of which something is true; what was printed before is old."""
+        async with asyncio.timeout(DEADLINE):
+            while True:
+                new: list[dict[str, Any]] = [
+                    json.loads(line) for line in self._capsys.readouterr().out.splitlines()
+                ]
+                self.told += new
+                for line in new:
+                    if holds(line):
+                        return line
+                await asyncio.sleep(0.1)
+
+
+def sample_of(uid: str) -> Callable[[dict[str, Any]], bool]:
+    """Return what is true of a sample of a pod."""
+    return lambda line: line["event"] == "sample" and line["pod"] == uid
+
+
+def news_of(uid: str, kind: str) -> Callable[[dict[str, Any]], bool]:
+    """Return what is true of the news that a pod's group is so, or the pod gone."""
+
+    def holds(line: dict[str, Any]) -> bool:
+        told = line.get("told", {"pod_uid": None})
+        return told["pod_uid"] == uid and kind in {told["type"], told.get("group_state", {}).get("type")}
+
+    return holds
+
+
+@pytest.mark.usefixtures("hasty", "as_json")
+def test_the_agent_follows_samples_and_retries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pods come over the wire and are sampled; one that is refused gets its group when there is room."""
+
+    async def life() -> None:
+        node = Node(tmp_path, capsys)
+        async with node.agent():
+            thread = await node.start("web")
+            await node.start("db")
+            assert (await node.until(sample_of("web")))["mbm_total_bytes"] == 0
+            node.kernel.move_bytes(thread, 7_000_000)
+            await node.until(lambda line: sample_of("web")(line) and line["mbm_total_bytes"] == 7_000_000)
+            await node.start("batch")
+            refused = await node.until(news_of("batch", "Failed"))
+            assert "Out of RMIDs" in refused["told"]["group_state"]["reason"]
+            await node.end("db")
+            await node.until(news_of("db", "Removed"))
+            await node.until(sample_of("batch"))  # nobody else has tried its group again
+            node.told.clear()
+            await node.until(sample_of("web"))
+            assert not [line for line in node.told if sample_of("db")(line)]
+
+    asyncio.run(life())
+
+
+@pytest.mark.usefixtures("hasty", "as_json")
+def test_a_kernel_that_hangs_does_not_stop_the_agent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While a counter is not answered, pods are still served, and events told: no loop waits for a sample."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def hang(_: Path) -> None:
+        asked.set()
+        answer.wait(DEADLINE)
+
+    async def life() -> None:
+        node = Node(tmp_path, capsys)
+        async with node.agent():
+            await node.start("web")
+            await node.until(sample_of("web"))
+            node.fs.before("read_page", hang)
+            assert await asyncio.to_thread(asked.wait, DEADLINE)
+            await node.start("db")
+            await node.until(lambda line: line.get("told", {}).get("reconciled_containers") == 1)
+            assert not answer.is_set()
+            answer.set()
+            await node.until(sample_of("db"))
+
+    asyncio.run(life())
+
+
+@pytest.mark.usefixtures("hasty", "as_json")
+def test_the_agent_can_be_tried_anywhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The node in memory shows it all: samples, a refusal, and the retry that succeeds."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.delitem(sys.modules, "agent", raising=False)
+    demo = example("agent_demo")
+    monkeypatch.setattr(demo, "SECONDS", 100)
+    monkeypatch.setattr(demo, "LIMBO", 0.01)
+    demo.main()
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    first, *_, last = [line["told"] for line in told if news_of("batch", "AddOrUpdate")(line)]
+    assert first["group_state"]["type"] == "Failed"
+    assert (last["group_state"]["type"], last["reconciled_containers"]) == ("Exists", 1)
+    assert {line["pod"] for line in told if line["event"] == "sample"} == {"web", "db", "batch"}
+    assert max(line["mbm_total_bytes"] for line in told if sample_of("web")(line)) > 50_000_000

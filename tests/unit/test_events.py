@@ -41,3 +41,14 @@ def test_a_group_that_moved_is_news() -> None:
     assert Exists(Path("/a")) != Exists(Path("/b"))
     assert Exists(Path("/a"), (Path("/b"),)) != Exists(Path("/a"), (Path("/c"),))
     assert Exists(Path("/a")).others == ()
+
+
+def test_all_groups_of_a_pod() -> None:
+    """The main one first, then the further ones; a Failed pod has none."""
+    uid = PodUid("a")
+    assert PodResctrlAddOrUpdate(uid, Exists(Path("/a")), 1, 1).groups == (Path("/a"),)
+    assert PodResctrlAddOrUpdate(uid, Exists(Path("/b"), (Path("/a"),)), 1, 1).groups == (
+        Path("/b"),
+        Path("/a"),
+    )
+    assert PodResctrlAddOrUpdate(uid, Failed("full"), 1, 1).groups == ()
