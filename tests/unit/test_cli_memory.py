@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import subprocess
 import sys
 import types
@@ -86,7 +85,6 @@ def test_the_program_keeps_what_it_loaded(tmp_path: Path, monkeypatch: pytest.Mo
         main(["run", "--resctrl=fake", "--exit-on-disconnect", f"--events={tmp_path / 'e'}", nowhere]) == 75
     )
     assert kept == [True]
-    assert gc.get_freeze_count() == 0
 
 
 def test_memory_is_given_back_when_a_list_is_done_with(monkeypatch: pytest.MonkeyPatch) -> None:
