@@ -133,20 +133,22 @@ class ResctrlPluginConfig:
     """How the plugin behaves.
 
     Attributes:
-        group_prefix: Every group of ours is named `<group_prefix><pod uid>`; the sweep at startup removes
-            what carries it. It may be empty only when `cleanup_on_start` is false.
+        group_prefix: Every group of ours is named by the prefix and the pod's uid; the sweep at startup
+            removes what carries it. At most 63 letters, digits, `_`, `.` and `-`, the first no `.` or `-`.
+            It may be empty only when `cleanup_on_start` is false.
         cleanup_on_start: Sweep groups with our prefix once, before the first group is made.
-        startup_policy: "clean": the sweep takes all groups with our prefix. "adopt": those of the pods that
+        startup_policy: `clean`: the sweep takes all groups with our prefix. `adopt`: those of the pods that
             the runtime lists first stay, with their counters, and are the pods' groups from then on.
         auto_mount: Mount resctrl at startup where it is not mounted.
         class_placement: A container whose threads are in another control group than the default one gets a
             group of its pod below that one. Without it such threads are in no group of ours, and the
             container stays PARTIAL.
-        max_groups: How many groups of ours there may be, so that RMIDs are left to others; 0: no limit.
+        max_groups: How many groups of ours there may be, so that RMIDs are left to others, up to 1,000,000;
+            0: no limit.
         namespaces: Only pods of these namespaces get groups; empty: of all.
         pod_labels: Only pods that carry all of these labels, with these values, get groups.
         max_reconcile_passes: How often a container's threads are listed and assigned in one reconcile, at
-            most; it ends earlier once a pass finds nothing new.
+            most, from 1 to 1000; it ends earlier once a pass finds nothing new.
         resctrl_root: Where resctrl is mounted.
         cgroup_root: Where cgroups are mounted; in a pod, the host's.
 
