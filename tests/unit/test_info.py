@@ -32,11 +32,12 @@ class Tree(RealFs):
     def __init__(self, root: Path, options: str = "rw") -> None:
         self.root = root
         self.options = options
+        self.of_this_mount = "rw,relatime"
 
     def read_text(self, path: Path) -> str:
         """Read a file; mountinfo tells of the directory."""
         if str(path) == "/proc/self/mountinfo":
-            return f"31 17 0:27 / {self.root} rw,relatime - resctrl resctrl {self.options}\n"
+            return f"31 17 0:27 / {self.root} {self.of_this_mount} - resctrl resctrl {self.options}\n"
         return super().read_text(path)
 
     def write(self, **files: str) -> None:
@@ -183,6 +184,8 @@ def test_how_it_is_mounted(tree: Tree) -> None:
     assert tree.info().mount.options == ("cdp", "mba_MBps", "debug")
     tree.options = "ro,cdp"
     assert (tree.info().mount.options, tree.info().mount.read_only) == (("cdp",), True)
+    tree.options, tree.of_this_mount = "rw", "ro,relatime"
+    assert (tree.info().mount.options, tree.info().mount.read_only) == ((), True)
     fake = FakeFs()
     fake.remount(read_only=True)
     assert Resctrl.with_provider(fake).info().mount.read_only

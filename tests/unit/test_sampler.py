@@ -255,6 +255,7 @@ def test_a_group_that_is_gone(machine: Machine) -> None:
         sample = machine.sampler.sample()
         assert list(sample) == [two]
         assert {group: type(error) for group, error in sample.failed.items()} == {one: GroupNotFoundError}
+        assert sample.unheld == frozenset()
         assert machine.sampler.open_files == 4
     machine.fake.create_dir(one)
     machine.later()
@@ -492,6 +493,8 @@ def test_no_descriptor_is_left(machine: Machine) -> None:
     machine.later()
     assert machine.sampler.sample().unheld == {*groups[1:]}
     assert machine.fs.count("open_reader") == 0
+    machine.sampler.close()
+    machine.fake.unmount()
 
 
 @pytest.mark.parametrize(
@@ -547,7 +550,9 @@ def test_no_more_files_than_allowed() -> None:
     assert machine.sampler.open_files == 8
     machine.later()
     machine.sampler.sample()
-    assert machine.fs.count("open_reader") == 0
+    calls = Counter(call.operation for call in machine.fs.calls)
+    assert (calls["open_reader"], calls["read_page"], calls["read_text"]) == (0, 8, 8)
+    assert calls["identity"] == 4  # before and after each of the two: nobody looked whether they fit now
     machine.sampler.discard(groups[0])
     assert machine.sampler.sample().unheld == {groups[3]}
 
