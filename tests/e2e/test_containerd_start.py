@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from nri_resctrl_plugin.model import ContainerState
 from nri_resctrl_plugin.hearing import LONGEST_START_WAIT
+from nri_resctrl_plugin.model import ContainerState
 from tests.e2e import observer
 from tests.e2e.pods import PodMaker
 from tests.e2e.stage import Stage
