@@ -192,6 +192,9 @@ class TestMachine:
         machine.write("sys/class/dmi/id/sys_vendor", "Amazon EC2\n")
         machine.write("sys/class/dmi/id/product_name", "m7i.metal-24xl\n")
         assert_told(machine.finding("virtualisation"), Level.OK, "no hypervisor")
+        machine.write("sys/class/dmi/id/product_name", "Google Compute Engine\n")
+        assert_told(machine.finding("virtualisation"), Level.OK, "no hypervisor")
+        machine.write("sys/class/dmi/id/product_name", "m7i.metal-24xl\n")
         machine.set(machine="aarch64")
         machine.cpu({}, "")
         machine.resctrl(FakeFs(supported=False))
@@ -495,6 +498,9 @@ class TestAccess:
         machine.namespaces(user="user:[4026532645]")
         machine.write("proc/self/uid_map", "0 100000 65536\n")
         assert_told(machine.finding("user-namespace"), Level.FAIL, "4026532645", "hostUsers: false")
+        machine.write("proc/self/uid_map", "         0          0 4294967295\n")
+        assert machine.finding("user-namespace").level is Level.FAIL, "a map of everything is still a map"
+        machine.write("proc/self/uid_map", "0 100000 65536\n")
         machine.remove("proc/self/ns/user")
         assert_told(machine.finding("user-namespace"), Level.FAIL, "100000")
         machine.write("proc/self/uid_map", "         0          0 4294967295\n")
@@ -677,6 +683,12 @@ class TestRuntime:
         machine.process(99, "containerd", AssertionError("it was run"), uid=uid, mnt=mnt)
         assert_told(machine.finding("runtime"), Level.WARN, "is not asked")
 
+    def test_namespaces_that_cannot_be_told(self, machine: Machine) -> None:
+        """Two namespaces that are both unknown are not the same one."""
+        machine.remove("proc/self/ns/mnt")
+        machine.remove("proc/812/ns/mnt")
+        assert_told(machine.finding("runtime"), Level.WARN, "is not asked")
+
     def test_the_hosts_runtime_seen_from_a_pod(self, machine: Machine) -> None:
         """With hostPID the runtime is in the mount namespace of process 1, not in ours."""
         machine.namespaces(mnt="mnt:[4026532900]")
@@ -687,6 +699,7 @@ class TestRuntime:
     def test_the_real_one_among_strangers(self, machine: Machine) -> None:
         """A stranger of the same name does not hide the runtime."""
         machine.process(100, "containerd", "", uid=1000)
+        machine.process(9000, "containerd", "", uid=1000)
         assert_told(machine.finding("runtime"), Level.OK, "containerd 2.0.5")
 
     def test_an_unknown_runtime(self, machine: Machine) -> None:

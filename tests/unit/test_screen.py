@@ -12,6 +12,7 @@ import sys
 import termios
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import pytest
@@ -200,17 +201,11 @@ def test_sizes(screen: Screen, line: Line) -> None:
     assert screen.size == (24, 80)
 
 
-def test_a_terminal_that_is_gone(keyed: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_that_is_gone(keyed: Screen) -> None:
     """A read that fails, or finds the end, is the end."""
-    for outcome in (b"", OSError(5, "Input/output error")):
-
-        def read(_: int, __: int, outcome: bytes | OSError = outcome) -> bytes:
-            if isinstance(outcome, OSError):
-                raise outcome
-            return outcome
-
-        monkeypatch.setattr("nri_resctrl_plugin.cli.screen.os.read", read)
-        assert keyed._pressed(0) == [END]
+    with Path(os.devnull).open() as nothing:
+        assert keyed._pressed(nothing.fileno()) == [END]
+    assert keyed._pressed(-1) == [END]
 
 
 class TestTop:
@@ -246,6 +241,23 @@ class TestTop:
         text = line.written()
         assert text.count("\x1b[H") >= 4
         assert "\x1b[1m" not in text
+
+    def test_a_screen_that_grows(self, line: Line) -> None:
+        """Where everything fits again, the table begins with its first row."""
+        line.resize(9, 100)
+
+        def grow() -> None:
+            line.type(b"n  ")
+            line.until(lambda text: "rows 6 to 10" in text or "rows 5 to 9" in text)
+            line.resize(40, 100)
+            os.kill(os.getpid(), signal.SIGWINCH)
+            line.until(
+                lambda text: text.rpartition("\x1b[H")[2].count("\r\n") > 30 and "q quit" in text[-99:]
+            )
+            line.type(b"q")
+
+        assert self.run(line, grow) == Exit.OK
+        assert "(default)" in line.written().split("\x1b[H")[-1]
 
     def test_orders(self, line: Line) -> None:
         """What was pressed is what the next picture is sorted by."""

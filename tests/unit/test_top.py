@@ -103,8 +103,27 @@ class TestWatch:
         node.resctrl.delete_group(group)
         node.resctrl.create_group("b")
         rows = node.look()
+        assert set(node.watch._sampler.groups) == {row.path for row in rows.values()}, (
+            "it is not asked for again"
+        )
         assert "pod_a" not in rows
         assert rows["pod_b"].state == "new"
+
+    def test_a_group_that_goes_while_it_is_looked_at(self) -> None:
+        """It has no row; nobody has to be told that a pod ended."""
+        kernel = FakeFs(num_rmids=16, limbo=1.0)
+        faulty = FaultyFs(kernel)
+        node = Node(faulty)
+        node.resctrl.create_group("a")
+        faulty.before("identity", kernel.remove_dir, path=MON / "pod_a")
+        assert set(node.look()) == {"(default)"}
+
+    def test_two_looks_at_one_moment(self, node: Node) -> None:
+        """Without time between them there is no rate."""
+        node.resctrl.create_group("a")
+        node.look()
+        (row,) = [row for row in node.watch.look().rows if row.ours]
+        assert (row.state, row.rates) == ("new", {})
 
     def test_a_group_made_anew(self, node: Node) -> None:
         """A group made anew under its name has no rate, and never a negative one."""
@@ -251,6 +270,8 @@ class TestOrder:
         for name in "cab":
             node.resctrl.create_group(name)
         rows = list(node.view().rows)
+        node.kernel.create_dir(MON / "!first")
+        assert names(sort_rows(node.view().rows, "name"))[:2] == ["(default)", "!first"]
         assert names(sort_rows(rows, "total")) == ["(default)", "pod_a", "pod_b", "pod_c"]
 
 
