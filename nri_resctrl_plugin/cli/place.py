@@ -72,8 +72,11 @@ def place(
 
 
 def _of_file(options: Namespace, environment: Mapping[str, str], run: Namespace) -> Place:
-    from nri_resctrl_plugin.cli.settings import settings  # noqa: PLC0415 - rule 2
-
+    try:
+        from nri_resctrl_plugin.cli.settings import settings  # noqa: PLC0415 - rule 2
+    except ModuleNotFoundError as error:
+        why = f"{error.name} is not installed: a file of settings needs the extra: pip install 'resctrl[nri]'"
+        raise Stop(Exit.UNSUPPORTED, why) from error
     told = {
         "config": options.config,
         "resctrl_root": options.resctrl_root,

@@ -209,28 +209,42 @@ def test_nobody_to_tell(
     assert stopped.value.status == Exit.IO
 
 
-def test_without_the_extra(tmp_path: Path) -> None:
-    """The doctor runs where the packages of the extra are not installed, and says that they are missing."""
-    blocked = ("betterproto2", "cattrs", "grpclib", "structlog", "yaml")
-    code = f"""
-import sys
+WITHOUT_EXTRA = """
+import importlib.util, sys
+extra = {"betterproto2", "cattrs", "grpclib", "structlog", "yaml"}
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] in {blocked!r}:
+        if name.partition(".")[0] in extra:
             raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, Blocked())
-import importlib.util
 importlib.util.find_spec = lambda name: None
 from nri_resctrl_plugin.cli import main
-sys.exit(main(['doctor', '--json']))
+sys.exit(main())
 """
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
-    told = json.loads(run.stdout)
+
+
+def without_extra(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program where the packages of the extra are not installed."""
+    command = [sys.executable, "-c", WITHOUT_EXTRA, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_without_the_extra() -> None:
+    """The doctor runs where the packages of the extra are not installed, and says that they are missing."""
+    told = json.loads(without_extra("doctor", "--json").stdout)
     packages = next(each for each in told["rungs"] if each["rung"] == "packages")
     assert packages["level"] == "fail"
     assert packages["fix"] == ["pip install 'resctrl[nri]'"]
+
+
+def test_the_other_tools_without_the_extra(tmp_path: Path) -> None:
+    """`top` and `cleanup` run as well; only a file of settings needs the extra, and that is said."""
+    assert without_extra("top", "--resctrl=fake", "--once", "--interval", "0.1").returncode == 0
+    if NO_RESCTRL:
+        assert without_extra("cleanup", "--dry-run").returncode == Exit.UNSUPPORTED
+    run = without_extra("cleanup", "--config", str(tmp_path / "any.yaml"))
+    assert run.returncode == Exit.UNSUPPORTED
+    assert "a file of settings needs the extra: pip install 'resctrl[nri]'" in run.stderr
 
 
 def test_a_setting_that_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
