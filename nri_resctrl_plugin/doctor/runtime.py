@@ -32,6 +32,7 @@ _OLDEST: Final = {"containerd": (1, 7), "CRI-O": (1, 26)}
 """The first version of each with today's NRI."""
 _NRI_BY_DEFAULT: Final = {"containerd": (2, 0), "CRI-O": (1, 30)}
 _CRIO_TELLS_PIDS: Final = (1, 36)
+_STRANGE: Final = "it is not seen to be root's and outside of containers"
 _VERSION: Final = re.compile(r"\bv?(\d+)\.(\d+)\.\d+")
 
 CONTAINERD_DROP_IN: Final = """\
@@ -78,7 +79,7 @@ def runtimes(host: Host) -> list[Runtime]:
 def _ask(host: Host, process: Process) -> Runtime:
     name = _NAMES[process.name]
     if not process.trusted:
-        return Runtime(name, None, f"process {process.pid} is not asked: it is not root's, or in a container")
+        return Runtime(name, None, f"process {process.pid} is not asked: {_STRANGE}")
     try:
         said = host.call(process.directory / "exe")
     except (OSError, subprocess.SubprocessError) as error:
