@@ -4,8 +4,9 @@ Owns: the rules of `audit_once`. Must not know: NRI, threads, what a finding cha
 
 Rules:
     1. First the census, a small job per pod: sandboxes that are surely gone, with all their containers, are
-       removed as if the runtime had told. Then each pod whose group Exists is inspected, and what turns out
-       astray or lost is mended by the table's own ways before the next pod has its turn.
+       removed as if the runtime had told; not those of which more was told during the look, such as a START.
+       Then each pod whose group Exists is inspected, and what turns out astray or lost is mended by the
+       table's own ways before the next pod has its turn.
     2. A pod that is busy is waited for: what it is busy with may leave others of its containers unseen.
     3. A cgroup is looked at once, when the audit first meets it, so that it can be missed later; after that,
        those of containers are looked at only where their sandbox's is gone.
@@ -138,7 +139,10 @@ class Audits(Generic[P]):
         if isinstance(ended, Exception):
             tally.fail(RetrySubject.GROUP, pod_uid, ended)
             return
+        unchanged = {each.sandbox_id for each in driver.table.sandboxes() if each in sandboxes}
         for sandbox_id in ended:
+            if sandbox_id not in unchanged:
+                continue
             lived = driver.table.knows_pod(pod_uid)
             answer = driver.waiters.deletion(pod_uid)
             driver.take(PodRemoved(sandbox_id))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
+from typing import TYPE_CHECKING
 
 from nri_resctrl_plugin import (
     Exists,
@@ -13,7 +15,10 @@ from nri_resctrl_plugin import (
 )
 from nri_resctrl_plugin.nri.messages import ContainerStatus
 from resctrl.testing import FakeFs
-from tests.plugin_support import bench, container, pod, run
+from tests.plugin_support import DEADLINE, bench, container, pod, run
+
+if TYPE_CHECKING:
+    from resctrl.testing.pid_source import HasCgroupsPath
 
 
 def add(uid: str, total: int = 0, reconciled: int = 0) -> PodResctrlAddOrUpdate:
@@ -209,6 +214,44 @@ def test_pods_do_not_wait_for_each_other_s_facts() -> None:
         assert it.record.events[-1] == add("b")
         gate.open()
         await it.plugin.settled()
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_a_container_that_starts_during_the_census_keeps_its_pod() -> None:
+    """Where there is no pause process, the next container may start just after the cgroup was seen gone."""
+
+    async def main() -> None:
+        it = bench()
+        sandbox = pod("a", "s")
+        await it.plugin.run_pod_sandbox(sandbox)
+        await it.start("first", "s")
+        await it.plugin.audit_once()
+        await it.plugin.stop_container(None, container("first", "s"))
+        it.pids.remove(sandbox.cgroups_path)
+        await it.plugin.settled()
+        looked, told = threading.Event(), threading.Event()
+        seen = it.pids.is_gone
+
+        def is_gone(cgroup: HasCgroupsPath) -> bool:
+            gone = seen(cgroup)
+            looked.set()
+            assert told.wait(DEADLINE), "nobody told of the container"
+            return gone
+
+        it.pids.is_gone = is_gone  # type: ignore[method-assign] # holds the worker after its look
+        audit = asyncio.create_task(it.plugin.audit_once())
+        assert await asyncio.to_thread(looked.wait, DEADLINE), "the audit never looked"
+        starting = asyncio.create_task(it.start("second", "s"))
+        await asyncio.sleep(0)
+        assert it.plugin.container_state("second") is not None
+        told.set()
+        report = await audit
+        await starting
+        assert (report.pods_dropped, report.groups_deleted) == (0, 0)
+        assert it.record.events[-1] == add("a", 1, 1)
+        assert it.groups() == ["pod_a"]
         await it.plugin.close()
 
     run(main())
