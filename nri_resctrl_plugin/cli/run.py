@@ -239,10 +239,9 @@ async def _serve(parts: _Parts, stream: IO[str]) -> int:
     if not await asyncio.to_thread(sink.close):
         log.warning("events_unread", reason="the reader is too slow; what is queued is lost")
     if options.cleanup_on_exit:
-        in_force = _resctrl(
-            resctrl.fs, plugin.config
-        )  # a runtime that launched us may have given another prefix
-        await asyncio.to_thread(_clean_up, in_force, log)
+        # A runtime that launched us may have given another prefix.
+        in_force = _resctrl(resctrl.fs, plugin.config)
+        await asyncio.to_thread(_clean_up, in_force, plugin.config, log)
     _raise_what_ended(done, link, unread=unread.is_set())
     return Exit.OK
 
@@ -289,9 +288,9 @@ async def _audit(plugin: ResctrlPlugin[FsProvider], interval: float) -> None:
             log.debug("audit_failed", subject=failure.subject.value, id=failure.id, error=str(failure.error))
 
 
-def _clean_up(resctrl: Resctrl[FsProvider], log: FilteringBoundLogger) -> None:
+def _clean_up(resctrl: Resctrl[FsProvider], config: ResctrlPluginConfig, log: FilteringBoundLogger) -> None:
     try:
-        report = resctrl.cleanup_all()
+        report = resctrl.cleanup_all(below_control_groups=config.class_placement)
     except ResctrlError as error:
         log.error("exit_cleanup_failed", error=str(error))  # noqa: TRY400 - the message says it all
     else:

@@ -593,6 +593,26 @@ class TestServing:
         (record,) = [record for record in records if record["event"] == "exit_cleanup"]
         assert (record["removed"], record["removal_failures"]) == (1, 0)
 
+    @pytest.mark.parametrize("placed", [True, False])
+    def test_groups_below_control_groups_are_cleaned_up_with_placement(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, placed: bool
+    ) -> None:
+        """--cleanup-on-exit reaches as far as groups are made: with placement below control groups too."""
+        machine, path, config = FakeFs(), tmp_path / "nri.sock", tmp_path / "config.yaml"
+        config.write_text(f"class_placement: {json.dumps(placed)}\ncleanup_on_start: false\n")
+        machine.create_dir(machine.root / "gold")
+        monkeypatch.setattr("nri_resctrl_plugin.cli.run._provider", lambda *_: machine)
+        below = machine.root / "gold" / "mon_groups"
+
+        async def script() -> None:
+            async with RuntimeSide(path) as runtime:
+                await runtime.synchronized()
+                await asyncio.to_thread(machine.create_dir, below / "pod_a")
+
+        arguments = ["--resctrl=fake", "--cleanup-on-exit", "--config", str(config)]
+        assert serve([*arguments, "--socket-path", str(path)], script, {}) == Exit.OK
+        assert machine.read_child_dirs(below) == ([] if placed else ["pod_a"])
+
     def test_nothing_is_done_that_nobody_asked_for(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
