@@ -143,17 +143,17 @@ async def test_unmounted_under_way(world: World) -> None:
         assert (await scene.plugin.retry_all_once()).orphans_kept == 0
 
 
-@BOTH
 @pytest.mark.machine(Machine.WITHOUT_RESCTRL)
-async def test_a_machine_without_resctrl(world: World, auto_mount: bool) -> None:
-    """Groups are Failed, and neither mkdir nor mount is tried for the mount."""
-    async with Scene(world, ResctrlPluginConfig(auto_mount=auto_mount)) as scene:
-        pod = scene.pod("one")
-        await scene.synchronize([pod])
-        assert scene.told == [pod.failed(0)]
-        assert scene.fs.count("mount_resctrl") == 0
-        assert scene.fs.count("create_dir", world.root) == 0
-        assert "no resctrl" in repr(scene.told) or "/proc/filesystems" in repr(scene.told)
+async def test_a_machine_without_resctrl(world: World) -> None:
+    """Groups are Failed, and neither mkdir nor mount is tried for the mount, whether or not we may mount."""
+    for auto_mount in (False, True):
+        async with Scene(world, ResctrlPluginConfig(auto_mount=auto_mount)) as scene:
+            pod = scene.pod("one")
+            await scene.synchronize([pod])
+            assert scene.told == [pod.failed(0)]
+            assert scene.fs.count("mount_resctrl") == 0
+            assert scene.fs.count("create_dir", world.root) == 0
+            assert "no resctrl" in repr(scene.told) or "/proc/filesystems" in repr(scene.told)
 
 
 @pytest.mark.machine(Machine.WITHOUT_MONITORING)

@@ -152,7 +152,7 @@ class RealWorld(RawGroups):
         self._living: set[Tid] = set()
         self._numbers = itertools.count()
         self._outside: Tid | None = None
-        self._bred: list[ContainerHandle] = []
+        self._bred: dict[str, ContainerHandle] = {}
         self._forking = itertools.cycle([False, True])
         self._cgroup = shared.home / f"world{number}"
         self._cgroup.mkdir()
@@ -175,7 +175,7 @@ class RealWorld(RawGroups):
         """Start a container whose processes fork without pause."""
         handle = self._new_cgroup()
         first = self._process_in(handle, 0)
-        self._bred.append(handle)
+        self._bred[handle.name] = handle
         self._shared.tasks.breed(first, lineages, generation)
         return evolve(handle, pid=first)
 
@@ -188,7 +188,7 @@ class RealWorld(RawGroups):
         """Kill a container's processes and remove its cgroups."""
         cgroup = self._cgroup / container.name
         self._living -= self.threads_of(container)
-        self._bred = [each for each in self._bred if each.name != container.name]
+        self._bred.pop(container.name, None)
         cgroup_dirs.kill(cgroup)
         cgroup_dirs.remove_tree(cgroup)
 
@@ -229,7 +229,7 @@ class RealWorld(RawGroups):
 
     def tasks_in(self, group: Path) -> set[Tid]:
         """Return a group's threads."""
-        known = self._living.union(*(self.threads_of(container) for container in self._bred))
+        known = self._living.union(*(self.threads_of(container) for container in self._bred.values()))
         return cgroup_dirs.ids(group / "tasks") & known
 
     def traffic(self, group: Path) -> dict[str, int]:
