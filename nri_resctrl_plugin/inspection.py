@@ -10,12 +10,12 @@ Rules:
        the root's `tasks` are never read. A thread is looked up in /proc only if it takes the place of one
        that looked astray and died: a child of that one is in no group either, whatever its parent's end.
     3. Each group is read once, and none where nothing can depend on it: then it is enough that it is there.
+       One that reads as gone is lost only if its directory is gone too.
     4. Gone needs a witness. A listing without threads, or one that fails, says nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -117,11 +117,14 @@ def _members(resctrl: Resctrl[P], groups: Iterable[Path], *, read: bool) -> dict
     """
     found: dict[Path, frozenset[Tid]] = {}
     for group in groups:
-        with contextlib.suppress(GroupNotFoundError):
+        try:
             if read:
                 found[group] = frozenset(resctrl.list_group_tasks(group))
             elif may_be_there(resctrl, group):
                 found[group] = frozenset()
+        except GroupNotFoundError:
+            if may_be_there(resctrl, group):
+                raise
     return found
 
 

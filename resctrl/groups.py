@@ -279,6 +279,7 @@ class Resctrl(Generic[P]):
 
         Raises:
             InvalidGroupError: `group` is anything else.
+            GroupNotFoundError: The kernel says that it is gone, and it is there: it came back meanwhile.
             ResctrlError: The kernel refuses.
         """
         require_ours(self._config, Operation.DELETE_GROUP, group)
@@ -286,7 +287,7 @@ class Resctrl(Generic[P]):
             try:
                 self._fs.remove_dir(group)
             except OSError as error:
-                if error.errno not in _GONE:
+                if error.errno not in _GONE or self._is_there(group):
                     raise
 
     def list_group_tasks(self, group: Path) -> list[Tid]:

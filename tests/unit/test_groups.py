@@ -281,6 +281,19 @@ def test_gone_while_deleting(number: int) -> None:
     Resctrl.with_provider(fs).delete_group(MON / "pod_a")
 
 
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENODEV])
+def test_what_is_there_was_not_deleted(number: int) -> None:
+    """A directory that is still there after such an answer is told, so that somebody tries again."""
+    fs = FaultyFs(FakeFs())
+    resctrl = Resctrl.with_provider(fs)
+    group = resctrl.create_group("a")
+    fs.fail("remove_dir", number)
+    with pytest.raises(GroupNotFoundError):
+        resctrl.delete_group(group)
+    resctrl.delete_group(group)
+    assert not fs.exists(group)
+
+
 def test_deleting_below_a_control_group() -> None:
     """A prefixed group in a control group's own mon_groups is one of ours."""
     fs = FakeFs()

@@ -208,6 +208,7 @@ def test_a_main_group_that_is_not_there_is_lost(it: Pod, inside: int, removed: b
     if removed:
         it.kernel.remove_dir(it.main)
     else:
+        it.faults.before("read_text", lambda _: it.kernel.remove_dir(it.main))
         it.faults.fail("read_text", errno.ENODEV)
     seen = it.inspect(it.main, it.gold)
     assert (seen.lost, seen.others) == (True, (it.gold,))
@@ -222,7 +223,7 @@ def test_a_further_group_that_is_not_there_is_told(it: Pod) -> None:
     assert (seen.lost, seen.others, found(seen)) == (False, (), {"c1": Finding.COMPLETE})
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESRCH])
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESRCH, errno.ENODEV])
 def test_a_group_that_cannot_be_read_says_nothing(it: Pod, number: int) -> None:
     """Nothing is lost, nobody is astray; only what is gone is known."""
     it.container("c1", inside=1)
@@ -234,6 +235,16 @@ def test_a_group_that_cannot_be_read_says_nothing(it: Pod, number: int) -> None:
     seen = it.inspect(it.main, it.gold)
     assert (seen.lost, seen.others, seen.threads_astray) == (False, (it.gold,), 0)
     assert found(seen) == {"c1": Finding.UNKNOWN, "c2": Finding.GONE}
+    assert [name for name, _ in seen.failures] == [None]
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENODEV])
+def test_a_group_that_is_there_is_not_lost(it: Pod, number: int) -> None:
+    """Its file was gone and its directory is not: it came back, and one made beside it would leak."""
+    it.container("c1", inside=1)
+    it.faults.fail("read_text", number)
+    seen = it.inspect(it.main, it.gold)
+    assert (seen.lost, found(seen)) == (False, {"c1": Finding.UNKNOWN})
     assert [name for name, _ in seen.failures] == [None]
 
 
