@@ -7,36 +7,16 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from nri_resctrl_plugin import driver as driver_module
-from nri_resctrl_plugin import plugin as plugin_module
-from nri_resctrl_plugin.driver import Driver
-from nri_resctrl_plugin.facts import container_told, pod_ref
-from nri_resctrl_plugin.pods import GroupDeleted, Synchronized, TasksReconciled
-from nri_resctrl_plugin.waiting import Waiters
-from tests.plugin_support import Provider
-from tests.stateful.lifecycle_world import Box, LifecycleWorld, Sandbox
-from tests.stateful.lifecycle_world import Phase as Life
+from tests.stateful.lifecycle_node import CLASSES
+from tests.stateful.lifecycle_parts import Box, Sandbox
+from tests.stateful.lifecycle_parts import Phase as Life
+from tests.stateful.lifecycle_world import LifecycleWorld
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from nri_resctrl_plugin.model import ContainerId, PodUid
-    from nri_resctrl_plugin.nri import messages
-    from nri_resctrl_plugin.pods import Action, Work
-    from nri_resctrl_plugin.worker import Outcome
-    from resctrl import ReconcileResult
+    from collections.abc import Callable
 
 MOST_PODS = 5
 PICK = st.integers(0, 1_000)
@@ -51,6 +31,13 @@ FAULTS = st.sampled_from(
         ("remove_dir", errno.EPERM),
         ("remove_dir", errno.EBUSY),
         ("remove_dir", errno.EBUSY),
+        ("rename", errno.EPERM),
+        ("rename", errno.ENOENT),
+        ("rename", errno.EIO),
+        ("read_text", errno.EIO),
+        ("read_text", errno.ENODEV),
+        ("read_child_dirs", errno.EIO),
+        ("exists", errno.EACCES),
         ("write_all", errno.ENOENT),
         ("write_all", errno.EIO),
         ("write", errno.ESRCH),
@@ -60,8 +47,11 @@ FAULTS = st.sampled_from(
     ]
 )
 CONTAINERS = st.sampled_from(["start", "start", "start created", "create", "stop", "remove"])
-WORK = st.sampled_from(["run", "run", "hear", "hear", "some", "rest"])
-KINDS = ("pods", "containers", "repeat", "connection", "threads", "agent", "worker", "kernel")
+WORK = st.sampled_from(["run", "run", "hear", "hear", "some", "rest", "audit"])
+OTHERS = st.sampled_from(
+    ["enter", "reclass", "reclass", "steal", "group", "class", "pod", "pause", "pause", "box"]
+)
+KINDS = ("pods", "containers", "repeat", "connection", "threads", "agent", "worker", "kernel", "others")
 BUSY = (*KINDS, "worker", "worker", "containers")
 MOODS = [BUSY, *((*BUSY, kind, kind, kind, kind) for kind in KINDS)]
 """What a run is mostly about."""
@@ -74,7 +64,9 @@ class LifecycleMachine(RuleBasedStateMachine):
     mood: tuple[str, ...]
 
     @initialize(
-        num_rmids=st.integers(4, 7),
+        num_rmids=st.integers(6, 11),
+        max_groups=st.sampled_from([0, 0, 0, 3]),
+        adopt=st.booleans(),
         limbo=st.sampled_from([0.0, 0.0, 1.0, math.inf]),
         begin=st.sampled_from(["listed", "listed", "unheard", "told"]),
         uids=st.lists(UIDS, min_size=1, max_size=3),
@@ -85,6 +77,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         self,
         *,
         num_rmids: int,
+        max_groups: int,
+        adopt: bool,
         limbo: float,
         begin: str,
         uids: list[str],
@@ -93,13 +87,13 @@ class LifecycleMachine(RuleBasedStateMachine):
     ) -> None:
         """Pods are there; the plugin is told one by one, or by its first Synchronize, or not yet."""
         self.mood = mood
-        self.world = LifecycleWorld(num_rmids=num_rmids, limbo=limbo)
+        self.world = LifecycleWorld(num_rmids=num_rmids, limbo=limbo, max_groups=max_groups, adopt=adopt)
         self.world.connected = begin == "told"
         for uid in uids:
             self.world.run_pod(uid)
         for sandbox in self.world.sandboxes.values():
             box = self.world.create(sandbox, monitored=False)
-            self.world.start(box, threads=threads, classed=False, carried=False)
+            self.world.start(box, threads=threads, control_group="", carried=False)
         if begin == "listed":
             self.world.synchronize()
 
@@ -145,9 +139,11 @@ class LifecycleMachine(RuleBasedStateMachine):
             case "connection":
                 self.connection(lost=pick % 3 == 0)
             case "threads":
-                self.threads(data.draw(st.sampled_from(["fork", "enter", "die"])), pick, soon=flag)
+                self.threads(data.draw(st.sampled_from(["fork", "fork", "die"])), pick, soon=flag)
+            case "others":
+                self.others(data.draw(OTHERS), pick, all_of_it=flag)
             case "agent":
-                self.agent(data.draw(st.sampled_from(["group", "container", "all", "read"])), pick)
+                self.agent(data.draw(st.sampled_from(["group", "container", "all", "audit", "read"])), pick)
             case "worker":
                 self.worker(data.draw(WORK), pick)
             case _:
@@ -169,7 +165,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         live, boxes, ready = self.sandboxes(Life.RUNNING), list(self.world.boxes.values()), self.ready()
         running = self.boxes(Life.RUNNING, Life.CREATED)
         if kind == "start created" and ready:
-            self.world.start(ready[pick % len(ready)], threads=threads, classed=False, carried=carried)
+            self.world.start(ready[pick % len(ready)], threads=threads, control_group="", carried=carried)
         elif kind == "stop" and running:
             self.world.stop_box(running[pick % len(running)])
         elif kind == "remove" and boxes:
@@ -177,7 +173,9 @@ class LifecycleMachine(RuleBasedStateMachine):
         elif live:
             box = self.world.create(live[pick % len(live)], monitored=pick % 10 == 9)
             if kind != "create":
-                self.world.start(box, threads=threads, classed=pick % 7 == 6, carried=carried)
+                self.world.start(
+                    box, threads=threads, control_group=CLASSES[max(0, pick % 7 - 4)], carried=carried
+                )
 
     def repeat(self, pick: int, *, carried: bool) -> None:
         """The runtime repeats what it said, or says a START after its STOP."""
@@ -208,11 +206,33 @@ class LifecycleMachine(RuleBasedStateMachine):
         if not running:
             return
         box = running[pick % len(running)]
-        happen = {"fork": self.world.fork, "enter": self.world.enter, "die": self.world.die}[kind]
-        if soon and kind != "enter":
+        happen = {"fork": self.world.fork, "die": self.world.die}[kind]
+        if soon:
             self.world.it.faults.before("write", lambda _: happen(box))
         else:
             happen(box)
+
+    def others(self, kind: str, pick: int, *, all_of_it: bool) -> None:
+        """Something happens behind the plugin's back, that only an audit can find."""
+        running, live = self.boxes(Life.RUNNING), self.sandboxes(Life.RUNNING)
+        control_group = CLASSES[pick % len(CLASSES)]
+        if kind == "group":
+            self.world.remove_group(pick)
+        elif kind == "class" and control_group:
+            self.world.remove_class(control_group)
+        elif kind in {"pod", "pause"} and live:
+            happen = self.world.vanish if kind == "pod" else self.world.lose_pause
+            happen(live[pick % len(live)])
+        elif kind == "box" and running:
+            self.world.vanish_box(running[pick % len(running)])
+        elif running:
+            box = running[pick % len(running)]
+            if kind == "enter":
+                self.world.enter(box)
+            elif kind == "reclass":
+                self.world.reclass(box, control_group, all_of_it=all_of_it)
+            elif kind == "steal":
+                self.world.steal(box)
 
     def agent(self, kind: str, pick: int) -> None:
         """The agent retries something, known or not, under way or not; or reads an event."""
@@ -225,6 +245,8 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.world.call(plugin.retry_container_reconcile(names[pick % len(names)]))
         elif kind == "all":
             self.world.call(plugin.retry_all_once())
+        elif kind == "audit":
+            self.world.call(plugin.audit_once())
         else:
             self.world.read()
 
@@ -237,6 +259,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         elif kind == "some":
             for _ in range(1 + pick % 6):
                 self.world.step()
+        elif kind == "audit":
+            self.world.audit()
         else:
             self.world.settle()
             self.world.check_at_rest()
@@ -258,136 +282,3 @@ class LifecycleMachine(RuleBasedStateMachine):
 
 
 TestLifecycle = LifecycleMachine.TestCase
-
-
-# --- the machine bites: classic bugs, put back on purpose ---
-
-
-class SweepsOnEachSynchronize(Driver[Provider]):
-    """Cleanup at every Synchronize: it deletes the groups of living pods."""
-
-    def _begin_with_sweep(self) -> None:
-        self._begin(sweep=True)
-
-
-class SweepsAfterAnEvent(Driver[Provider]):
-    """A first Synchronize that sweeps although groups were made before it."""
-
-    def _begin_with_sweep(self) -> None:
-        if not self._swept_or_skipped:
-            self._begin(sweep=True)
-        self._swept_or_skipped = True
-
-
-class WorksDuringTheSweep(Driver[Provider]):
-    """Groups are made while the sweep runs, which then deletes them."""
-
-    def _enqueue(self, work: Work) -> None:
-        if self._startup is driver_module._Startup.NOT_BEGUN:
-            self._begin(sweep=False)
-        self._submit(work)
-
-
-class TellsAfterWork(Driver[Provider]):
-    """Removed is told only when something else happens to the pod's group."""
-
-    def _carry_out(self, actions: list[Action]) -> None:
-        super()._carry_out([each for each in actions if "Removed" not in repr(each)])
-
-
-class HearsOfAnotherContainer(Driver[Provider]):
-    """Every attempt that ends is taken for a success."""
-
-    def _reconciled(
-        self,
-        pod_uid: PodUid,
-        container_id: ContainerId,
-        outcome: Outcome[ReconcileResult],
-    ) -> None:
-        self.take(TasksReconciled(pod_uid, container_id, complete=True))
-
-
-class ForgetsOrphans(Driver[Provider]):
-    """A delete that failed is taken for a success."""
-
-    def _deleted(self, pod_uid: PodUid, path: object, outcome: object) -> None:
-        self.take(GroupDeleted(pod_uid))
-        self.waiters.deletion_ended(pod_uid, None)
-
-
-class StartDoesNotWait(Driver[Provider]):
-    """START returns before its threads are assigned."""
-
-    async def attempt_ended(self, container_id: ContainerId, seconds: float) -> None:
-        """Do not wait."""
-
-
-class WaitersOfGoneContainers(Waiters):
-    """Whoever waits for something that goes away waits for ever."""
-
-    def answer(self) -> None:
-        """Answer only for what is still there."""
-        kept = {
-            name: waiting
-            for name, waiting in self._attempts.items()
-            if self._table.container_state(name) is None
-        }
-        for name in kept:
-            del self._attempts[name]
-        super().answer()
-        self._attempts.update(kept)
-
-
-def counts_stopped_sandboxes(
-    pods: Sequence[messages.PodSandbox], containers: Sequence[messages.Container]
-) -> Synchronized:
-    """Sandboxes that were stopped and are still listed are taken for pods."""
-    by_id = {pod.id: pod for pod in pods}
-    told = [container_told(each, by_id.get(each.pod_sandbox_id)) for each in containers]
-    return Synchronized(tuple(pod_ref(pod) for pod in pods), tuple(told))
-
-
-@pytest.mark.parametrize(
-    "bug",
-    [
-        SweepsOnEachSynchronize,
-        SweepsAfterAnEvent,
-        WorksDuringTheSweep,
-        TellsAfterWork,
-        HearsOfAnotherContainer,
-        ForgetsOrphans,
-        StartDoesNotWait,
-    ],
-)
-def test_a_bug_of_the_driver_is_found(bug: type[Driver[Provider]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of these shells makes the machine fail."""
-    monkeypatch.setattr(plugin_module, "Driver", bug)
-    _must_fail()
-
-
-def test_a_waiter_that_is_forgotten_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A START or a retry that waits for what is gone makes the machine fail."""
-    monkeypatch.setattr(driver_module, "Waiters", WaitersOfGoneContainers)
-    _must_fail()
-
-
-def test_a_listing_that_is_taken_at_its_word_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Groups for stopped sandboxes make the machine fail."""
-    monkeypatch.setattr(plugin_module, "synchronized", counts_stopped_sandboxes)
-    _must_fail()
-
-
-def _must_fail() -> None:
-    """Run the machine, without shrinking, and expect a failed check."""
-    bite = settings(
-        max_examples=600,
-        stateful_step_count=40,
-        phases=[Phase.generate],
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        report_multiple_bugs=False,
-    )
-    with pytest.raises(AssertionError):
-        run_state_machine_as_test(LifecycleMachine, settings=bite)
