@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar, assert_never
 import structlog
 
 from nri_resctrl_plugin.inspection import Inspection
-from nri_resctrl_plugin.jobs import Jobs
+from nri_resctrl_plugin.jobs import Deletion, Jobs
 from nri_resctrl_plugin.pods import (
     CreateGroup,
     DeleteGroup,
@@ -212,7 +212,7 @@ class Driver(Generic[P]):
             case CreateGroup():
                 submit(uid, lambda: jobs.create(uid), lambda end: self._created(uid, end), urgent=urgent)
             case DeleteGroup():
-                submit(uid, lambda: jobs.delete(work), lambda end: self._deleted(work, end), urgent=urgent)
+                submit(uid, lambda: jobs.delete(work), lambda end: self._deleted(uid, end), urgent=urgent)
             case Reconcile():
                 submit(
                     uid, lambda: jobs.reconcile(work), lambda end: self._reconciled(work, end), urgent=urgent
@@ -235,18 +235,17 @@ class Driver(Generic[P]):
                 if not collected:
                     self._log.warning("group_refused", pod_uid=pod_uid, error=str(error))
 
-    def _deleted(self, asked: DeleteGroup, outcome: Outcome[None]) -> None:
-        pod_uid = asked.pod_uid
+    def _deleted(self, pod_uid: PodUid, outcome: Outcome[Deletion]) -> None:
+        end = outcome.value if isinstance(outcome, Success) else Deletion(error=outcome.error)
         # Who waits is answered first: to a pod at rest, nothing was deleted.
-        match outcome:
-            case Success():
-                self.waiters.deletion_ended(pod_uid, None)
-                self.take(GroupDeleted(pod_uid))
-            case Failure(error):
-                collected = self.waiters.deletion_ended(pod_uid, error)
-                self.take(GroupKept(pod_uid))
-                if not collected:
-                    self._log.warning("group_kept", pod_uid=pod_uid, path=str(asked.path), error=str(error))
+        collected = self.waiters.deletion_ended(pod_uid, end.error)
+        if end.error is None:
+            self.take(GroupDeleted(pod_uid))
+            return
+        self.take(GroupKept(pod_uid, end.left))
+        if not collected:
+            paths = [str(each) for each in end.left]
+            self._log.warning("group_kept", pod_uid=pod_uid, paths=paths, error=str(end.error))
 
     def _reconciled(self, asked: Reconcile, outcome: Outcome[Placed]) -> None:
         pod_uid, container_id = asked.pod_uid, asked.container_id

@@ -11,7 +11,10 @@ Rules:
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from attrs import frozen
 
 from nri_resctrl_plugin.budget import create_within
 from nri_resctrl_plugin.inspection import ended_sandboxes, inspect
@@ -23,7 +26,6 @@ from resctrl import FsProvider
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
-    from pathlib import Path
 
     from nri_resctrl_plugin.cgroups import PidSource
     from nri_resctrl_plugin.config import ResctrlPluginConfig
@@ -34,9 +36,22 @@ if TYPE_CHECKING:
     from nri_resctrl_plugin.startup import StartupResult
     from resctrl import Resctrl
 
-__all__ = ["Jobs"]
+__all__ = ["Deletion", "Jobs"]
 
 P = TypeVar("P", bound=FsProvider)
+
+
+@frozen
+class Deletion:
+    """How the deletion of a pod's groups ended.
+
+    Attributes:
+        left: Those that could not be removed.
+        error: Why the first of them could not.
+    """
+
+    left: tuple[Path, ...] = ()
+    error: Exception | None = None
 
 
 class Jobs(Generic[P]):
@@ -72,20 +87,15 @@ class Jobs(Generic[P]):
         made = create_within(self._resctrl, pod_uid, max_groups=self._config.max_groups)
         return GroupCreated(pod_uid, made)
 
-    def delete(self, asked: DeleteGroup) -> None:
-        """Remove all groups of a pod.
-
-        Raises:
-            resctrl.ResctrlError: The first failure, after all were tried.
-        """
-        failures: list[Exception] = []
+    def delete(self, asked: DeleteGroup) -> Deletion:
+        """Remove all groups of a pod; raises nothing."""
+        failures: dict[Path, Exception] = {}
         for group in (asked.path, *asked.others):
             try:
                 self._resctrl.delete_group(group)
             except Exception as error:  # noqa: BLE001 - the others take an RMID each and are to go all the same
-                failures.append(error)
-        if failures:
-            raise failures[0]
+                failures[group] = error
+        return Deletion(tuple(failures), next(iter(failures.values()), None))
 
     def reconcile(self, asked: Reconcile) -> Placed:
         """Put a container's threads into groups of its pod; see `placement.place`.

@@ -208,7 +208,11 @@ class PodTable(Questions):
             case DeleteGroup(), GroupDeleted(pod_uid):
                 state.pods[pod_uid].found(None, ())
                 triggers = [GroupTrigger.DELETED]
-            case DeleteGroup(), GroupKept():
+            case DeleteGroup(), GroupKept(pod_uid, left):
+                if left:
+                    pod = state.pods[pod_uid]
+                    main = pod.groups[0] if pod.groups[0] in left else None
+                    pod.found(main, {*pod.groups} & {*left})
                 triggers = [GroupTrigger.KEPT]
             case Reconcile(container_id=asked), TasksReconciled(container_id=answered) if asked == answered:
                 triggers = [GroupTrigger.ENDED, *self._reconciled(fact)]

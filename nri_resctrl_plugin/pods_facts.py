@@ -237,9 +237,15 @@ class GroupDeleted:
 
 @frozen
 class GroupKept:
-    """`DeleteGroup` failed: one of the groups is still there."""
+    """`DeleteGroup` failed: one of the groups is still there.
+
+    Attributes:
+        pod_uid: The pod.
+        left: Those that are still there; None, or none at all: all of them, as far as could be seen.
+    """
 
     pod_uid: PodUid
+    left: tuple[Path, ...] | None = None
 
 
 @frozen

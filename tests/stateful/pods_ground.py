@@ -102,6 +102,7 @@ class Ground:
                     return GroupDeleted(pod_uid)
                 if real and variant % 2:  # some of them could be removed
                     real.intersection_update({sorted(real)[variant % len(real)]})
+                    return GroupKept(pod_uid, tuple(real) if variant % 4 == 1 else None)
                 return GroupKept(pod_uid)
             case Reconcile():
                 return self._reconcile(work, real, threads, good=good, variant=variant)

@@ -269,7 +269,8 @@ class PodsTruth:
                 del self.known[pod_uid]
                 if self._lives(pod_uid):
                     self.bereft.add(pod_uid)
-            case DeleteGroup(), GroupKept():
+            case DeleteGroup(), GroupKept(_, left):
+                self.known[pod_uid] = [group for group in known if not left or group in left]
                 if not self._lives(pod_uid):
                     self.orphans.add(pod_uid)
                     self.delete_due.discard(pod_uid)

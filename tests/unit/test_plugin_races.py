@@ -255,3 +255,29 @@ def test_a_container_that_starts_during_the_census_keeps_its_pod() -> None:
         await it.plugin.close()
 
     run(main())
+
+
+def test_a_pod_that_is_back_is_not_told_to_have_what_was_deleted() -> None:
+    """Of its two groups one could not be deleted: when the pod returns, only that one is told beside it."""
+
+    async def main() -> None:
+        it = bench()
+        gold = it.kernel.root / "gold"
+        it.kernel.create_dir(gold)
+        await it.plugin.run_pod_sandbox(pod("a", "s"))
+        await it.start("default", "s")
+        (tid,) = it.threads("classed")
+        it.kernel.write_all(gold / "tasks", [b"%d\n" % tid])
+        await it.plugin.start_container(None, container("classed", "s"))
+        await it.plugin.settled()
+        assert it.kernel.read_child_dirs(gold / "mon_groups") == ["pod_a"]
+        it.faults.fail("remove_dir", errno.EBUSY, path=it.path("a"))
+        await it.plugin.stop_pod_sandbox(pod("a", "s"))
+        await it.plugin.settled()
+        assert (it.groups(), it.kernel.read_child_dirs(gold / "mon_groups")) == (["pod_a"], [])
+        await it.plugin.run_pod_sandbox(pod("a", "s2"))
+        await it.plugin.settled()
+        assert it.record.events[-2:] == [GONE, add("a")]
+        await it.plugin.close()
+
+    run(main())

@@ -30,6 +30,7 @@ from nri_resctrl_plugin.pods import (
     Inspect,
     InspectedContainer,
     LiveSandbox,
+    OrphanRetried,
     PodAudited,
     PodInspected,
     PodRef,
@@ -332,6 +333,31 @@ def test_older_groups_stay_known() -> None:
     assert events(table.apply(GroupCreated(A, PATH))) == [
         PodResctrlAddOrUpdate(A, Exists(PATH, (GOLD, LEAD)), 0, 0)
     ]
+
+
+@pytest.mark.parametrize(
+    ("left", "groups"),
+    [
+        ((GOLD,), (PATH, GOLD)),
+        ((LEAD, GOLD), (PATH, GOLD, LEAD)),
+        (None, (PATH, GOLD, LEAD)),
+        ((), (PATH, GOLD, LEAD)),
+    ],
+)
+def test_kept_in_part(left: tuple[Path, ...] | None, groups: tuple[Path, ...]) -> None:
+    """Of the groups of a pod that went and is back, those that were removed meanwhile are not told again."""
+    table = running(*moved(GOLD, LEAD), PodStopped(A1.sandbox_id), GroupKept(A, left), PodStarted(A2))
+    assert events(table.apply(GroupCreated(A, PATH))) == [
+        PodResctrlAddOrUpdate(A, Exists(PATH, groups[1:]), 0, 0)
+    ]
+
+
+def test_kept_main_group_stays_first() -> None:
+    """What is tried again are the groups that are left, in the order in which they were known."""
+    table = running(*moved(LEAD, GOLD, PATH), PodStopped(A1.sandbox_id), GroupKept(A, (PATH, LEAD)))
+    assert table.apply(OrphanRetried(A)) == [DeleteGroup(A, LEAD, (PATH,))]
+    table.apply(GroupKept(A, (PATH,)))
+    assert table.apply(OrphanRetried(A)) == [DeleteGroup(A, PATH)]
 
 
 def test_movable() -> None:
