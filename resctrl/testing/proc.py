@@ -31,7 +31,7 @@ def thread_dirs(
     """
 
     def found(name: str, tid: int, parent: Node) -> Node:
-        directory = Node(name, proc.fs, parent, {}, owner_writable=False)
+        directory = Node(name, proc.fs, parent, {})
         if groups is not None:
             directory.add_file("cpu_resctrl_groups", lambda: groups(tid))
         return directory
@@ -40,7 +40,7 @@ def thread_dirs(
         if _NUMBER.fullmatch(name) is None or not lives(int(name)):
             return None
         directory = found(name, int(name), proc)
-        task = directory.add_dir("task", owner_writable=False)
+        task = directory.add_dir("task")
         task.entries[name] = found(name, int(name), task)
         return directory
 

@@ -411,6 +411,7 @@ def test_a_thread_that_dies_while_it_is_asked_by() -> None:
     bench.faulty.before("write", lambda _: fake.end(victim), nth=3, path=TASKS)
     more = [bench.make("live") for _ in range(50)]
     assert bench.assign([victim, classed, *more])[1] == {classed}
+    assert bench.asked == [b"%d" % victim]
     assert fake.tasks_in(GROUP) == set(more)
     bench.assign(more)
     assert len(bench.writes) == 1
@@ -421,9 +422,23 @@ def test_a_dead_thread_in_a_list_decides_as_well() -> None:
     fake = Liar()
     bench = Bench(fake)
     fake.says = lambda: "ok\n"
-    tids = [bench.make("dead"), *(bench.make("live") for _ in range(20)), bench.make("classed")]
-    assert bench.assign(tids) == (AssignmentResult(20, 1), {tids[-1]})
+    tids = [bench.make(kind) for kind in ("dead", "live", "classed", "live", "live")]
+    assert bench.assign(tids) == (AssignmentResult(3, 1), {tids[2]})
     assert bench.asked == []
+    assert [chunk.count(b",") + 1 for chunk in bench.writes] == [5, 2, 1, 1, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize("dead", [5, 1_000_000])
+@pytest.mark.parametrize("order", [1, -1])
+def test_long_and_short_ids_without_advice(dead: int, order: int) -> None:
+    """A list of two that failed is never tried again as it is, whichever of its ids takes the most room."""
+    fake = Liar()
+    bench = Bench(fake)
+    fake.says = lambda: "ok\n"
+    tids = [fake.spawn(tid=Tid(tid)) for tid in (5, 1_000_000)][::order]
+    fake.end(Tid(dead))
+    assert bench.assign(tids) == (AssignmentResult(1, 1), set())
+    assert len(bench.writes) == 3
 
 
 def test_eperm_asks_nothing() -> None:
@@ -436,6 +451,19 @@ def test_eperm_asks_nothing() -> None:
     assert bench.assign(tids) == (AssignmentResult(8, 0), set())
     assert bench.asked == []
     assert [chunk.count(b",") + 1 for chunk in bench.writes] == [8, 4, 2, 4, 2]
+
+
+def test_a_list_that_may_not_be_written_decides_nothing() -> None:
+    """Only EINVAL says that lists are not taken: after EPERM of the question the next thread is asked by."""
+    fake = Liar()
+    bench = Bench(fake)
+    fake.says = lambda: "ok\n"
+    tids = [bench.make("live"), bench.make("classed"), *(bench.make("live") for _ in range(5))]
+    bench.faulty.fail("write", errno.EPERM, nth=3)
+    assert bench.assign(tids) == (AssignmentResult(6, 0), {tids[1]})
+    assert bench.asked == [b"%d" % tids[0], b"%d" % tids[2]]
+    assert bench.assign(tids[2:]) == (AssignmentResult(5, 0), set())
+    assert len(bench.writes) == 1
 
 
 def test_a_single_thread_decides_nothing() -> None:
