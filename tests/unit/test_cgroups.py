@@ -8,7 +8,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from nri_resctrl_plugin.cgroup_paths import parent_as_path
 from nri_resctrl_plugin.cgroups import CgroupPidSource, CgroupWitness, parse_cgroups_path
 from nri_resctrl_plugin.errors import CgroupError, CgroupPathError
 from nri_resctrl_plugin.model import ContainerCgroup
+from tests.real_cgroups import index_of, own_cgroup, remove_cgroup, traced
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -581,7 +581,7 @@ def test_a_directory_whose_links_tell_nothing_is_looked_into(
 
 def test_a_known_container_costs_four_system_calls(request: pytest.FixtureRequest) -> None:
     """Open, read, close, stat: counted by the kernel's own account, on a real cgroup of this machine."""
-    directory = _own_cgroup(request)
+    directory = own_cgroup(request)
     mine = f"/{'/'.join(directory.parts[-2:])}"
     code = (
         "import os, sys\n"
@@ -596,8 +596,8 @@ def test_a_known_container_costs_four_system_calls(request: pytest.FixtureReques
         "source.is_gone(told)\n"
         "os.path.lexists('/end')\n"
     )
-    lines = _traced(code)
-    begin, middle, end = (_index_of(lines, marker) for marker in ("/begin", "/next", "/end"))
+    lines = traced(code)
+    begin, middle, end = (index_of(lines, marker) for marker in ("/begin", "/next", "/end"))
     listing = [line.split("(")[0] for line in lines[begin + 1 : middle]]
     assert listing == ["openat", "read", "close", "newfstatat"]
     assert str(directory) in lines[begin + 1]
@@ -713,7 +713,7 @@ def test_a_pods_parent_is_a_path_too(parent: str, path: str) -> None:
 @pytest.mark.parametrize("threads", [3, 1500])
 def test_a_real_process_is_found_with_all_its_threads(request: pytest.FixtureRequest, threads: int) -> None:
     """On a real cgroup tree a multi-threaded process in a cgroup of its own is listed with every thread."""
-    directory = _own_cgroup(request)
+    directory = own_cgroup(request)
     source = CgroupPidSource()
     name = f"/{'/'.join(directory.parts[-2:])}"
     code = (
@@ -740,58 +740,8 @@ def test_a_real_process_is_found_with_all_its_threads(request: pytest.FixtureReq
         finally:
             process.kill()
             process.wait()
-    _remove(directory)
+    remove_cgroup(directory)
     assert list(source.thread_ids(ContainerCgroup(cgroups_path=name))) == []
-
-
-def _own_cgroup(request: pytest.FixtureRequest) -> Path:
-    """Make a cgroup named like a container's, in whichever hierarchy allows it; it is removed at the end."""
-    try:
-        hierarchies = CgroupPidSource()._mounted()
-    except CgroupError as error:
-        pytest.skip(f"no cgroups here: {error}")
-    for hierarchy in hierarchies:
-        directory = Path(hierarchy.mount_point) / f"resctrl-test-{os.getpid()}" / ("ab" * 32)
-        try:
-            directory.mkdir(parents=True)
-        except OSError:
-            continue
-        request.addfinalizer(lambda: _remove(directory))  # noqa: B023 - the loop ends here
-        return directory
-    pytest.skip("may not make a cgroup here")
-
-
-def _traced(code: str) -> list[str]:
-    """Run Python under strace and return its system calls, one a line."""
-    if (strace := shutil.which("strace")) is None:
-        pytest.skip("no strace here")
-    command = [strace, "-e", "signal=none", sys.executable, "-X", "utf8", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
-    if "PTRACE" in done.stderr:
-        pytest.skip("may not trace here")
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stderr.splitlines()
-
-
-def _index_of(lines: list[str], marker: str) -> int:
-    return next(index for index, line in enumerate(lines) if f'"{marker}"' in line)
-
-
-def _remove(directory: Path) -> None:
-    """Remove a cgroup as soon as the kernel has let go of its last process, and its parent."""
-    gone = threading.Event()
-    for _ in range(200):
-        try:
-            directory.rmdir()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            gone.wait(0.01)
-        else:
-            break
-    directory.parent.rmdir()
 
 
 def test_reading_leaves_a_tree_as_it_is(host: Host) -> None:

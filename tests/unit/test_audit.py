@@ -1,0 +1,477 @@
+"""The shell of an audit: what it costs, whom it waits for, what can end it, and what its report counts."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nri_resctrl_plugin import (
+    AuditReport,
+    CgroupError,
+    ContainerState,
+    Exists,
+    Failed,
+    PluginClosedError,
+    PodResctrlAddOrUpdate,
+    PodResctrlRemoved,
+    PodUid,
+    RetrySubject,
+)
+from resctrl import CapacityError, ResctrlIOError
+from tests.plugin_support import Bench, ManualExecutor, bench, cgroup_of, container, pod, run
+from tests.real_cgroups import index_of, own_cgroup, traced
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resctrl import Tid
+
+
+def sandbox_cgroup(uid: str) -> str:
+    """Return the cgroup path of a pod's sandbox."""
+    return pod(uid, f"s-{uid}").cgroups_path
+
+
+async def node(it: Bench, pods: int = 2, containers: int = 3) -> dict[str, list[Tid]]:
+    """Bring up pods with containers of two threads each; return the threads by container."""
+    threads: dict[str, list[Tid]] = {}
+    it.plugin._audits.moment = 0.0
+    for number in range(pods):
+        for index in range(containers):
+            name = f"c{number}{index}"
+            threads[name] = await it.start(name, f"s-p{number}", f"p{number}", threads=2)
+    await it.plugin.settled()
+    it.record.events.clear()
+    it.fs.forget()
+    it.pids.calls.clear()
+    return threads
+
+
+def stray(it: Bench, name: str, threads: dict[str, list[Tid]]) -> Tid:
+    """Let a process enter a container from outside."""
+    tid = it.kernel.spawn()
+    threads[name].append(tid)
+    it.pids.set(cgroup_of(name), threads[name])
+    return tid
+
+
+# --- what it costs ---
+
+
+def test_an_audit_of_what_is_in_order_reads_each_thing_once() -> None:
+    """Per pod one look and one read of its group, per container one listing; nothing else at all."""
+
+    async def main() -> None:
+        it = bench()
+        await node(it)
+        assert await it.plugin.audit_once() == AuditReport(pods=2, containers=6)
+        # Only what was seen can be missed later, so the first audit looks at each cgroup.
+        assert it.pids.looks == {cgroup_of(f"c{a}{b}"): 1 for a in range(2) for b in range(3)} | {
+            sandbox_cgroup(f"p{a}"): 1 for a in range(2)
+        }
+        it.fs.forget()
+        it.pids.calls.clear()
+        it.pids.looks.clear()
+        report = await it.plugin.audit_once()
+        assert report == AuditReport(pods=2, containers=6)
+        assert not report.found_something
+        assert [(call.operation, call.path) for call in it.fs.calls] == [
+            ("read_text", it.path(f"p{a}") / "tasks") for a in range(2)
+        ]
+        assert it.pids.calls == {cgroup_of(f"c{a}{b}"): 1 for a in range(2) for b in range(3)}
+        assert it.pids.looks == {sandbox_cgroup(f"p{a}"): 1 for a in range(2)}
+        assert it.record.events == []
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_a_container_that_came_later_is_looked_at_once_too() -> None:
+    """What the audit has met is forgotten with its pod, and a new container is looked at when it is met."""
+
+    async def main() -> None:
+        it = bench()
+        await node(it, pods=1, containers=1)
+        await it.plugin.audit_once()
+        await it.start("late", "s-p0", threads=1)
+        for _ in range(3):
+            await it.plugin.audit_once()
+        assert it.pids.looks[cgroup_of("late")] == 1
+        assert len(it.plugin._audits._met) == 2
+        await it.plugin.stop_pod_sandbox(pod("p0", "s-p0"))
+        await it.plugin.audit_once()
+        assert it.plugin._audits._met == frozenset()
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_a_pod_of_three_containers_costs_at_most_six_system_calls_each(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """By the kernel's own account, on real cgroups: four per container, then those of group and pod."""
+    directories = [own_cgroup(request, name * 32) for name in ("a1", "b2", "c3", "d4")]
+    told = [f"/{'/'.join(directory.parts[-2:])}" for directory in directories]
+    group = tmp_path / "mon_groups" / "pod_u"
+    group.mkdir(parents=True)
+    code = f"""
+import os, subprocess
+from pathlib import Path
+from nri_resctrl_plugin.config import ResctrlPluginConfig
+from nri_resctrl_plugin.cgroups import CgroupPidSource
+from nri_resctrl_plugin.jobs import Jobs
+from nri_resctrl_plugin.model import ContainerCgroup
+from nri_resctrl_plugin.pods import Inspect, InspectedContainer, LiveSandbox
+from resctrl import Resctrl, ResctrlConfig
+sleepers = [subprocess.Popen(["sleep", "60"]) for _ in range(3)]
+try:
+    group = Path({str(group)!r})
+    Path(group, "tasks").write_text("".join(str(each.pid) + "\\n" for each in sleepers))
+    for directory, each in zip({[str(each) for each in directories]!r}, sleepers):
+        Path(directory, "cgroup.procs").write_text(str(each.pid))
+    *cgroups, own = [ContainerCgroup(cgroups_path=path) for path in {told!r}]
+    resctrl = Resctrl(ResctrlConfig(root=Path({str(tmp_path)!r})))
+    jobs = Jobs(ResctrlPluginConfig(), resctrl, CgroupPidSource())
+    asked = Inspect("u", (group,), tuple(InspectedContainer(str(n), each) for n, each in enumerate(cgroups)))
+    sandbox = LiveSandbox("s", "u", own, tuple(cgroups))
+    def audit():
+        assert jobs.ended([sandbox], ()) == []
+        seen = jobs.inspect(asked)
+        assert [str(finding) for _, finding in seen.findings] == ["Finding.COMPLETE"] * 3, seen
+    for _ in range(3):
+        audit()
+    os.path.lexists("/begin")
+    audit()
+    os.path.lexists("/end")
+finally:
+    for each in sleepers:
+        each.kill()
+        each.wait()
+"""
+    lines = traced(code)
+    calls = [line.split("(")[0] for line in lines[index_of(lines, "/begin") + 1 : index_of(lines, "/end")]]
+    assert calls.count("newfstatat") == 4
+    assert calls.count("openat") == calls.count("close") == 4
+    assert len(calls) <= 6 * 3
+    assert not [line for line in lines[index_of(lines, "/begin") :] if "cpu_resctrl_groups" in line]
+
+
+# --- whom it waits for ---
+
+
+def test_a_busy_pod_is_waited_for() -> None:
+    """Its other container is astray: an audit that passed the pod over would have missed it."""
+
+    async def main() -> None:
+        it = bench()
+        threads = await node(it, pods=1, containers=1)
+        gate = it.gate("write_all")
+        start = asyncio.create_task(it.start("slow", "s-p0", threads=1))
+        await gate.reached()
+        tid = stray(it, "c00", threads)
+        audit = asyncio.create_task(it.plugin.audit_once())
+        await asyncio.sleep(0)
+        gate.open()
+        report = await audit
+        await start
+        assert (report.pods, report.containers, report.containers_astray) == (1, 2, 1)
+        assert tid in it.kernel.tasks_in(it.path("p0"))
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_settled_waits_for_an_audit() -> None:
+    """Nothing is in flight only once the audit has ended."""
+
+    async def main() -> None:
+        it = bench()
+        await node(it, pods=1)
+        gate = it.gate("read_text", path=it.path("p0") / "tasks")
+        audit = asyncio.create_task(it.plugin.audit_once())
+        await gate.reached()
+        settled = asyncio.create_task(it.plugin.settled())
+        await asyncio.sleep(0)
+        assert not settled.done()
+        gate.open()
+        await settled
+        assert not it.plugin._audits.passes.running
+        assert (await audit).pods == 1
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_a_caller_that_gives_up_does_not_end_the_audit() -> None:
+    """Others wait for it; a call during it is the same audit."""
+
+    async def main() -> None:
+        it = bench()
+        await node(it, pods=1)
+        gate = it.gate("read_text", path=it.path("p0") / "tasks")
+        impatient = asyncio.create_task(it.plugin.audit_once())
+        await gate.reached()
+        patient = asyncio.create_task(it.plugin.audit_once())
+        await asyncio.sleep(0)
+        impatient.cancel()
+        gate.open()
+        assert await patient == AuditReport(pods=1, containers=3)
+        assert it.fs.count("read_text", it.path("p0") / "tasks") == 1
+        with pytest.raises(asyncio.CancelledError):
+            await impatient
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_an_audit_before_anything_happened_does_nothing() -> None:
+    """No worker is started, and nothing is begun that a Synchronize would have to begin."""
+
+    async def main() -> None:
+        it = bench()
+        assert await it.plugin.audit_once() == AuditReport()
+        assert it.plugin._driver.untouched
+        await it.plugin.close()
+        assert await it.plugin.audit_once() == AuditReport()
+
+    run(main())
+
+
+# --- what can end it ---
+
+
+@pytest.mark.parametrize("steps", range(6))
+@pytest.mark.parametrize("ran", [False, True])
+def test_closing_ends_an_audit_wherever_it_is(steps: int, ran: bool) -> None:
+    """At the census, an inspection, a creation, an attempt, at rest: it reports what it saw; nobody hangs."""
+
+    async def main() -> None:
+        hand = ManualExecutor()
+        it = bench(executor=hand)
+        it.plugin._audits.moment = 0.0
+        threads: dict[str, list[Tid]] = {"c": it.threads("c", 2)}
+        await it.plugin.synchronize([pod("a", "s-a")], [container("c", "s-a")])
+        for _ in range(5):
+            hand.step()
+            await _turns()
+        it.kernel.remove_dir(it.path("a"))
+        stray(it, "c", threads)
+        audit = asyncio.create_task(it.plugin.audit_once())
+        for _ in range(steps):
+            await _turns()
+            hand.step()
+        await _turns()
+        if ran and hand.waiting:
+            hand.run()
+        await it.plugin.close()
+        report = await audit
+        assert report.failures == ()
+        assert not it.plugin._audits.passes.running
+        waiters = it.plugin._driver.waiters
+        assert not any((waiters._inspections, waiters._rests, waiters._deletions, waiters._attempts))
+        assert not waiters._looks
+
+    run(main())
+
+
+async def _turns() -> None:
+    for _ in range(8):
+        await asyncio.sleep(0)
+
+
+def test_whoever_begins_to_wait_after_the_end_is_told_so() -> None:
+    """An audit that goes on for a moment after the end never waits for what will not come."""
+
+    async def main() -> None:
+        it = bench()
+        await node(it, pods=1)
+        await it.plugin.close()
+        driver = it.plugin._driver
+        uid = PodUid("p0")
+        answers = [
+            await driver.waiters.inspection(uid),
+            await driver.waiters.rest(uid),
+            await driver.waiters.deletion(uid),
+            await driver.waiters.creation(uid),
+            await driver.look(lambda: None),
+        ]
+        assert all(isinstance(each, PluginClosedError) for each in answers)
+        assert driver.waiters._inspections == {}
+
+    run(main())
+
+
+def test_a_pod_that_goes_while_it_is_looked_at_is_no_failure() -> None:
+    """Its groups are deleted after the look, and the audit goes on with the next pod."""
+
+    async def main() -> None:
+        it = bench()
+        threads = await node(it)
+        stray(it, "c00", threads)
+        gate = it.gate("read_text", path=it.path("p0") / "tasks")
+        audit = asyncio.create_task(it.plugin.audit_once())
+        await gate.reached()
+        await it.plugin.stop_pod_sandbox(pod("p0", "s-p0"))
+        gate.open()
+        report = await audit
+        assert (report.failures, report.pods) == ((), 2)
+        await it.plugin.settled()
+        assert it.groups() == ["pod_p1"]
+        await it.plugin.close()
+
+    run(main())
+
+
+# --- what the report counts ---
+
+
+def test_a_census_that_fails_drops_nobody_and_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pods are looked at all the same."""
+
+    async def main() -> None:
+        it = bench()
+        await node(it)
+        error = CgroupError("no")
+
+        def refuse(_: object) -> bool:
+            raise error
+
+        monkeypatch.setattr(it.pids, "is_gone", refuse)
+        report = await it.plugin.audit_once()
+        assert [(each.subject, each.id, each.error) for each in report.failures] == [
+            (RetrySubject.GROUP, "p0", error),
+            (RetrySubject.GROUP, "p1", error),
+        ]
+        assert (report.pods, report.pods_dropped) == (2, 0)
+        await it.plugin.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_pod_that_ended_unheard_is_dropped_with_its_group(refused: bool) -> None:
+    """Told as Removed, exactly once; a group that cannot be deleted is an orphan and a failure."""
+
+    async def main() -> None:
+        it = bench()
+        await node(it, containers=1)
+        await it.plugin.audit_once()
+        for path in (sandbox_cgroup("p0"), cgroup_of("c00")):
+            it.pids.remove(path)
+        if refused:
+            it.faults.fail("remove_dir", errno.EPERM)
+        report = await it.plugin.audit_once()
+        assert it.record.events == [PodResctrlRemoved(PodUid("p0"))]
+        assert (report.pods, report.pods_dropped, report.groups_deleted) == (1, 1, not refused)
+        assert [(each.subject, each.id) for each in report.failures] == [
+            (RetrySubject.ORPHAN, "p0")
+        ] * refused
+        assert it.plugin._driver.table.orphans() == ("p0",) * refused
+        assert (await it.plugin.retry_all_once()).orphans_deleted == refused
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_a_pod_without_a_group_is_dropped_too() -> None:
+    """There is nothing to delete, and the audit does not wait for it."""
+
+    async def main() -> None:
+        it = bench()
+        it.faults.fail("create_dir", errno.ENOSPC)
+        await it.start("c", "s-a", "a", threads=1)
+        await it.plugin.audit_once()
+        for path in (sandbox_cgroup("a"), cgroup_of("c")):
+            it.pids.remove(path)
+        report = await it.plugin.audit_once()
+        assert report == AuditReport(pods_dropped=1)
+        assert it.plugin.snapshot() == {}
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_one_sandbox_of_two_that_ended_leaves_the_pod() -> None:
+    """The pod lives in the other one; its containers there count as before."""
+
+    async def main() -> None:
+        it = bench()
+        await it.start("old", "s-a", "a", threads=1)
+        await it.start("new", "s2", "a", threads=1)
+        await it.plugin.audit_once()
+        for path in (sandbox_cgroup("a"), cgroup_of("old")):
+            it.pids.remove(path)
+        it.record.events.clear()
+        report = await it.plugin.audit_once()
+        assert (report.pods_dropped, report.groups_deleted) == (0, 0)
+        assert it.record.events == [PodResctrlAddOrUpdate(PodUid("a"), Exists(it.path("a")), 1, 1)]
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_what_is_mended_counts_once_however_often_it_is_looked_at() -> None:
+    """The second look finds it in order: one container, one thread, one event down and one up."""
+
+    async def main() -> None:
+        it = bench()
+        threads = await node(it)
+        stray(it, "c01", threads)
+        report = await it.plugin.audit_once()
+        assert report == AuditReport(
+            pods=2, containers=6, containers_astray=1, threads_astray=1, containers_reconciled=1
+        )
+        assert report.found_something
+        exists = Exists(it.path("p0"))
+        assert it.record.events == [PodResctrlAddOrUpdate(PodUid("p0"), exists, 3, n) for n in (2, 3)]
+        assert it.fs.count("read_text", it.path("p1") / "tasks") == 1
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_a_container_that_never_comes_to_rest_ends_the_audit_all_the_same() -> None:
+    """It is looked at a few times, and is as it is then: PARTIAL, told as the first look found it."""
+
+    async def main() -> None:
+        it = bench()
+        await node(it, pods=1, containers=1)
+        it.pids.never_converge(cgroup_of("c00"), it.kernel.spawn)
+        report = await it.plugin.audit_once()
+        assert (report.containers_astray, report.containers_reconciled, report.failures) == (1, 0, ())
+        assert it.plugin.container_state("c00") is ContainerState.PARTIAL
+        assert it.fs.count("read_text", it.path("p0") / "tasks") < 40
+        await it.plugin.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_cannot_be_mended_is_a_failure_once(lost: bool) -> None:
+    """A group that cannot be made again, a thread that the kernel refuses: reported with their errors."""
+
+    async def main() -> None:
+        it = bench()
+        threads = await node(it, pods=1, containers=1)
+        stray(it, "c00", threads)
+        if lost:
+            it.kernel.remove_dir(it.path("p0"))
+            it.faults.fail("create_dir", errno.ENOSPC)
+        else:
+            it.faults.fail("write", errno.EIO, times=math.inf)
+        [failure] = (await it.plugin.audit_once()).failures
+        if lost:
+            assert (failure.subject, failure.id) == (RetrySubject.GROUP, "p0")
+            assert isinstance(failure.error, CapacityError)
+            assert it.record.events == [PodResctrlAddOrUpdate(PodUid("p0"), Failed(), 1, 0)]
+        else:
+            assert (failure.subject, failure.id) == (RetrySubject.CONTAINER, "c00")
+            assert isinstance(failure.error, ResctrlIOError)
+            assert it.plugin.container_state("c00") is ContainerState.PARTIAL
+        await it.plugin.close()
+
+    run(main())
