@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict
 
     from nri_resctrl_plugin.cgroups import PidSource
+    from nri_resctrl_plugin.worker import Executor
     from resctrl import Tid
     from tests.worlds import ContainerHandle, World
 
@@ -126,6 +127,7 @@ class Scene:
         config: The plugin's settings; prefix and root are the world's unless `prefix` is given.
         prefix: Another group prefix.
         source: Another source of thread ids than the world's.
+        executor: Another place for the plugin's work than a worker thread.
 
     Attributes:
         fs: Counts what the plugin does to the files.
@@ -141,6 +143,7 @@ class Scene:
         *,
         prefix: str | None = None,
         source: PidSource | None = None,
+        executor: Executor | None = None,
     ) -> None:
         self.world = world
         self._prefix = prefix if prefix is not None else world.prefix
@@ -154,7 +157,10 @@ class Scene:
         self._capture: AbstractContextManager[list[EventDict]] = capture_logs()
         self.logs: list[EventDict] = self._capture.__enter__()
         self.plugin = ResctrlPlugin.with_pid_source(
-            self.config, self.resctrl, source if source is not None else world.pid_source
+            self.config,
+            self.resctrl,
+            source if source is not None else world.pid_source,
+            executor=executor,
         )
         self.record = self.plugin.record_events()
 

@@ -62,11 +62,15 @@ def frozen(cgroup: Path) -> Iterator[None]:
 
 
 def kill(cgroup: Path) -> None:
-    """Kill every process in a cgroup and below, and wait until none is left."""
-    with suppress(FileNotFoundError):  # before Linux 5.14: the first process takes them along in the end
-        (cgroup / "cgroup.kill").write_text("1", encoding="ascii")
+    """Kill every process in a cgroup and below, again and again until none is left."""
     events = cgroup / "cgroup.events"
-    wait_until(lambda: "populated 0" in events.read_text(encoding="ascii"), f"the processes in {cgroup}")
+
+    def is_empty() -> bool:
+        with suppress(FileNotFoundError):  # before Linux 5.14: the first process takes them along in the end
+            (cgroup / "cgroup.kill").write_text("1", encoding="ascii")
+        return "populated 0" in events.read_text(encoding="ascii")
+
+    wait_until(is_empty, f"the processes in {cgroup}")
 
 
 def remove_tree(cgroup: Path) -> None:
