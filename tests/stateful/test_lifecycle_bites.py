@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from nri_resctrl_plugin.worker import Outcome
     from resctrl.testing import FakePidSource
 
+pytestmark = pytest.mark.timeout(400)  # a bug that shows late is looked for in hundreds of runs
+
 
 class SweepsOnEachSynchronize(Driver[Provider]):
     """Cleanup at every Synchronize: it deletes the groups of living pods."""

@@ -28,6 +28,25 @@ def test_a_container_takes_from_its_pod_what_it_does_not_say() -> None:
 
 
 @pytest.mark.parametrize(
+    ("sandbox", "cgroup"),
+    [
+        (pod("u", "s"), ContainerCgroup(cgroups_path="/kubepods/podu/s", pid=1)),
+        (PodSandbox(id="s", cgroup_parent="/p", pid=9), ContainerCgroup(cgroups_path="/p")),
+        (
+            PodSandbox(id="s", cgroup_parent="kubepods-podu.slice"),
+            ContainerCgroup(cgroups_path="kubepods.slice::kubepods-podu.slice"),
+        ),
+        (PodSandbox(id="s", pid=9), None),
+    ],
+)
+def test_a_sandbox_has_a_cgroup_that_goes_with_it(
+    sandbox: PodSandbox, cgroup: ContainerCgroup | None
+) -> None:
+    """Its own; that of its pod where it has no pause process, in both ways of naming it; or none is known."""
+    assert pod_ref(sandbox).cgroup == cgroup
+
+
+@pytest.mark.parametrize(
     ("state", "pid", "started"),
     [
         (ContainerStatus.RUNNING, 7, True),
