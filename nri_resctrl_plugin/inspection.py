@@ -160,18 +160,23 @@ class _Look(Generic[P]):
 
     def _judge_successors(self, container: InspectedContainer, born: frozenset[Tid] | None) -> None:
         """Say what it means that these threads were born after the groups were read; more may follow them."""
+        sure: set[Tid] = set()
         for _ in range(_GENERATIONS):
             if born is None:
                 return
-            seen = [self._is_inside(tid) for tid in born]
-            if False in seen:
-                self._found_astray(container, seen.count(False))
+            seen = {tid: self._is_inside(tid) for tid in born}
+            answers = list(seen.values())
+            if False in answers:
+                self._found_astray(container, answers.count(False))
                 return
-            if True in seen or not born:
+            if None not in answers:
                 self.findings[container.container_id] = Finding.COMPLETE
                 return
+            sure.update(tid for tid, inside in seen.items() if inside)
             again = self._list(container)
-            born = again - self.inside if again else None
+            born = again - self.inside - sure if again else None
+        if sure:  # it forks faster than it can be followed, and each that could be asked was inside
+            self.findings[container.container_id] = Finding.COMPLETE
 
     def _is_inside(self, tid: Tid) -> bool | None:
         """Tell whether a thread is in a group of the pod; None where it is gone, or that cannot be told."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,6 @@ from resctrl.testing import FakeFs, FakePidSource, FaultyFs, RecordingFs
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from pathlib import Path
 
 
 class Pod:
@@ -153,6 +153,21 @@ def test_the_successor_of_a_thread_that_died_is_judged_by_itself(
     it.faults.before("read_text", succeed, path=it.main / "tasks")
     seen = it.inspect()
     assert (found(seen), seen.threads_astray) == ({"c1": finding}, int(outside))
+
+
+def test_one_that_was_born_inside_does_not_vouch_for_the_child_of_another(it: Pod) -> None:
+    """Of two born meanwhile one is inside and one died before it was asked: its child is looked up too."""
+    tids, strange = it.container("c1", inside=1), it.kernel.spawn()
+    born, lost, child = (it.kernel.spawn() for _ in range(3))
+    it.kernel.end(lost)
+
+    def join(_: Path) -> None:
+        it.resctrl.assign_tasks(it.main, [born])
+
+    it.faults.before("read_text", join, path=Path("/proc", str(born), "cpu_resctrl_groups"))
+    it.pids.sequence("/c1", [*tids, strange], [*tids, born, lost], [*tids, born, child])
+    seen = it.inspect()
+    assert (found(seen), seen.threads_astray) == ({"c1": Finding.ASTRAY}, 1)
 
 
 def test_a_line_of_threads_that_cannot_be_followed_is_unknown(it: Pod) -> None:
