@@ -36,6 +36,7 @@ include_patterns = ["*.md", "benchmarks/README.md", "docs/**.md"]
 exclude_patterns = [".*", "build", "dist", "tests", "resctrl", "nri_resctrl_plugin", "tools"]
 language = "en"
 highlight_language = "none"
+smartquotes = False  # a quoted value is to be typed as it stands
 default_role = "code"  # docstrings write code in single backticks
 
 myst_heading_anchors = 4  # as GitHub makes them
