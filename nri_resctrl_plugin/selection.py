@@ -47,7 +47,7 @@ class Selection:
 
     def runs(self, pod: PodSandbox) -> bool:
         """Choose a pod that an event carries."""
-        if pod.id not in self._left_out and not self._selects(pod):
+        if not self._selects(pod):
             self._left_out.add(pod.id)
         return pod.id not in self._left_out
 
