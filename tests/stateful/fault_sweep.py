@@ -232,8 +232,9 @@ class SweptScene(Scene):
     async def __aexit__(self, *exc: object) -> None:
         begin = len(self.machine.record.calls)
         try:
-            self._clear()
             await self.settled()
+            self.machine.run.wrong += self._misheard()
+            self._clear()
             await self.plugin.retry_all_once()
             await self.plugin.audit_once()
             await self.settled()
@@ -272,11 +273,16 @@ class SweptScene(Scene):
         }
         return {group for group in found if group.name.startswith(self._prefix)}
 
+    def _misheard(self) -> Iterator[str]:
+        """Say what somebody believes wrongly who heard every event, now and while the fault lasts."""
+        heard, snapshot = fold(self.told), self.plugin.snapshot()
+        if heard != snapshot:
+            yield f"what was told adds up to {heard}, and not to {snapshot}"
+
     def _judged(self) -> Iterator[str]:
-        """Say what is wrong."""
+        """Say what is wrong in the end."""
         snapshot = self.plugin.snapshot()
-        if fold(self.told) != snapshot:
-            yield f"what was told adds up to {fold(self.told)}, and not to {snapshot}"
+        yield from self._misheard()
         for record in self.logs:
             if record["event"] in {"event_failed", "subscriber_failed"}:
                 yield f"a handler or a subscriber failed: {record}"
