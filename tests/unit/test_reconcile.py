@@ -259,6 +259,18 @@ def test_a_group_that_goes_away(machine: Machine) -> None:
     assert machine.faulty.unused() == 0
 
 
+def test_the_dead_of_a_pass_that_broke_off(machine: Machine) -> None:
+    """They are counted with those of the passes before it."""
+    a, b = machine.threads(2)
+    dead, more = machine.dead(), machine.dead()
+    # first pass: the list, dead, a; second pass: the list, more, b
+    machine.faulty.fail("write", errno.ENODEV, nth=6)
+    with pytest.raises(GroupNotFoundError) as caught:
+        machine.resctrl.reconcile_group(machine.group, listings([a, dead], [a, b, more]))
+    assert caught.value.partial == AssignmentResult(assigned=1, missing=2)
+    assert machine.faulty.unused() == 0
+
+
 def test_a_group_that_goes_away_at_the_end(machine: Machine) -> None:
     """A failed read of tasks does not lose what was done before it."""
     a, b = machine.threads(2)
