@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from enum import Enum
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from nri_resctrl_plugin.model import ContainerState
 
@@ -39,7 +40,8 @@ __all__ = [
 class _Word(Enum):
     """A member is the one object of its kind and told apart as such: rows are looked up at every turn."""
 
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:  # type checkers know the method by its declaration in Enum
+        __hash__ = object.__hash__
 
 
 # --- sandboxes ---

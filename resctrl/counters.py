@@ -31,6 +31,8 @@ from resctrl.mount import detect_support, not_mounted
 from resctrl.names import require_group
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from resctrl.fs import FsProvider
     from resctrl.model import ResctrlConfig
     from resctrl.monitoring import Reading
@@ -162,12 +164,21 @@ def survey(fs: FsProvider, config: ResctrlConfig, group: Path) -> Survey:
     return found
 
 
-def read_group(fs: FsProvider, config: ResctrlConfig, group: Path) -> GroupReading:
-    """Read every counter of a group once: see `resctrl.Resctrl.read_group`."""
+def read_group(
+    fs: FsProvider, config: ResctrlConfig, group: Path, clock: Callable[[], int] = time.monotonic_ns
+) -> GroupReading:
+    """Read every counter of a group once: see `resctrl.Resctrl.read_group`.
+
+    Args:
+        fs: The provider.
+        config: Where resctrl is.
+        group: The group.
+        clock: Nanoseconds of the monotonic clock; readings of one group must come from one.
+    """
     require_group(config.root, Operation.READ_GROUP, group)
     for _ in range(_TRIES):
         found = survey(fs, config, group)
-        taken_ns = time.monotonic_ns()
+        taken_ns = clock()
         values = {counter.key: _read(fs, counter.path) for counter in found.counters}
         if group_number(fs, config, group) == found.generation:
             return GroupReading(group, taken_ns, found.generation, {**values, **found.lost()})

@@ -211,7 +211,7 @@ class Sampler(Generic[P]):
         for _ in range(_TRIES):
             held = self._hold(group)
             if held is None:
-                return read_group(self._fs, self._config, group)
+                return read_group(self._fs, self._config, group, self._clock)
             reading = self._read_held(group, held)
             if not held.stale or self._is_same(group, held):
                 return reading

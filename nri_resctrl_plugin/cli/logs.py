@@ -12,7 +12,6 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import logging
@@ -42,15 +41,20 @@ class _Lossy(io.TextIOBase):
         self._stream = stream
 
     def write(self, text: str, /) -> int:
-        if self._stream is not None:
-            with contextlib.suppress(OSError, ValueError):
+        # No contextlib here: the interpreter flushes at its very end, when modules are gone already.
+        try:
+            if self._stream is not None:
                 self._stream.write(text)
+        except (OSError, ValueError):
+            pass
         return len(text)
 
     def flush(self) -> None:
-        if self._stream is not None:
-            with contextlib.suppress(OSError, ValueError):
+        try:
+            if self._stream is not None:
                 self._stream.flush()
+        except (OSError, ValueError):
+            pass
 
     def isatty(self) -> bool:
         try:

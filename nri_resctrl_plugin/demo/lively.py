@@ -106,7 +106,7 @@ class LivelyNode:
     def __init__(self, config: ResctrlConfig, *, seed: int = 1) -> None:
         self._now = 0.0
         self._random = Random(seed)  # noqa: S311 - not for secrets
-        self.fs = FakeFs(
+        self.fs: FakeFs = FakeFs(
             root=config.root, num_rmids=_NUM_RMIDS, limbo=1.0, clock=lambda: self._now, domains=_DOMAINS
         )
         self.resctrl: Resctrl[FakeFs] = Resctrl.with_provider(self.fs, config)

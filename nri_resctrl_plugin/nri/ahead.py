@@ -75,7 +75,7 @@ class Ahead:
 
     def __init__(self, fd: int, name: str, idx: str) -> None:
         self.fd = fd
-        self.taken = False
+        self.taken: bool = False
         self._identity = (name, idx)
         self._mux = MuxReader()
         self._stream = bytearray()
