@@ -143,10 +143,9 @@ class Audits(Generic[P]):
         for sandbox_id in ended:
             if sandbox_id not in unchanged:
                 continue
-            lived = driver.table.knows_pod(pod_uid)
             answer = driver.waiters.deletion(pod_uid)
             driver.take(PodRemoved(sandbox_id))
-            tally.pods_dropped += lived and not driver.table.knows_pod(pod_uid)
+            tally.pods_dropped += not driver.table.knows_pod(pod_uid)
             outcome = await answer
             if isinstance(outcome, Exception):
                 tally.fail(RetrySubject.ORPHAN, pod_uid, outcome)
