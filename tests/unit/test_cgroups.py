@@ -531,6 +531,19 @@ def test_memory_of_directories_is_bounded(
     assert [source.is_gone(each) for each in told] == [True, False, True, True]
 
 
+def test_what_is_remembered_anew_pushes_nobody_out(
+    host: Host, source: CgroupPidSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that is searched again takes the place that it has already."""
+    monkeypatch.setattr(cgroups, "MAX_REMEMBERED", 2)
+    told = [ContainerCgroup(cgroups_path=f"{PATH}{number}") for number in range(2)]
+    for each in told:
+        host.cgroup(each.cgroups_path, [])
+        source.thread_ids(each)
+    source.thread_ids(told[1])
+    assert len(source._found) == 2
+
+
 def test_a_long_listing_is_read_to_its_end(host: Host, source: CgroupPidSource) -> None:
     """A listing of any length comes whole, also where a read ends a line short of a page."""
     for count in (1, 511, 512, 513, 1022, 1023, 1024, 20_000):
@@ -607,9 +620,12 @@ def test_a_known_container_costs_four_system_calls(request: pytest.FixtureReques
 # --- what is gone ---
 
 
-def test_gone_is_what_was_listed_and_is_nowhere_now(host: Host, source: CgroupPidSource) -> None:
-    """A listing is a sight; the directory that vanishes after it is gone, and stays gone."""
-    directory = host.cgroup(PATH, [7])
+@pytest.mark.parametrize("tids", [[7], []])
+def test_gone_is_what_was_listed_and_is_nowhere_now(
+    host: Host, source: CgroupPidSource, tids: list[int]
+) -> None:
+    """A listing is a sight, even an empty one; the directory that vanishes after it is gone, and stays so."""
+    directory = host.cgroup(PATH, tids)
     source.thread_ids(TOLD)
     assert not source.is_gone(TOLD)
     shutil.rmtree(directory)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from nri_resctrl_plugin.config import ResctrlPluginConfig
-from nri_resctrl_plugin.nri.messages import PodSandbox
+from nri_resctrl_plugin.nri.messages import PodSandbox, RuntimeInfo
 from nri_resctrl_plugin.selection import Selection
-from tests.plugin_support import container
+from tests.plugin_support import bench, container, run
 
 BOTH = ResctrlPluginConfig(namespaces=("web", "db"), pod_labels={"team": "a", "tier": "1"})
 
 
 def sandbox(namespace: str = "", sandbox_id: str = "s", **labels: str) -> PodSandbox:
     """Return a sandbox of a pod in a namespace, with labels."""
-    return PodSandbox(id=sandbox_id, uid="u", namespace=namespace, labels=labels)
+    return PodSandbox(id=sandbox_id, uid="u", namespace=namespace, labels=labels, pid=1)
 
 
 def test_without_a_choice_every_pod_is_selected() -> None:
@@ -72,3 +72,35 @@ def test_a_listing_begins_afresh() -> None:
         selection.runs(sandbox("other", f"s{number}"))
     selection.listed([sandbox("other", "s1")], [])
     assert selection._left_out == {"s1"}
+
+
+def test_a_pod_that_is_left_out_leaves_no_trace() -> None:
+    """From its run to its removal nothing of it reaches the table, so nothing of it is remembered there."""
+
+    async def main() -> None:
+        it = bench(ResctrlPluginConfig(namespaces=("web",)))
+        other = sandbox("other")
+        await it.plugin.run_pod_sandbox(other)
+        await it.plugin.start_container(other, container("c", "s"))
+        await it.plugin.stop_pod_sandbox(other)
+        state = it.plugin._driver.table._state
+        assert (state.sandboxes, state.containers, it.plugin._driver.untouched) == ({}, {}, True)
+        await it.plugin.remove_pod_sandbox(other)
+        assert it.plugin._selection.knows("s")
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_the_choice_can_come_from_the_runtime() -> None:
+    """A plugin that the runtime launches has its settings from there, and the choice with them."""
+
+    async def main() -> None:
+        it = bench()
+        await it.plugin.configure(RuntimeInfo(config="namespaces: [web]"))
+        await it.plugin.synchronize([sandbox("other", "s1"), sandbox("web", "s2")], [])
+        await it.plugin.settled()
+        assert list(it.plugin._driver.table._state.sandboxes) == ["s2"]
+        await it.plugin.close()
+
+    run(main())
