@@ -692,8 +692,12 @@ def test_a_cgroup_that_cannot_be_looked_at_is_not_gone(
     host.cgroup(PATH, [7])
     source.thread_ids(TOLD)
 
-    def refuse(path: object, **_: object) -> object:
-        raise OSError(number, os.strerror(number), str(path))
+    real = os.stat
+
+    def refuse(path: str, **how: bool) -> object:
+        if path.endswith(ID):
+            raise OSError(number, os.strerror(number), path)
+        return real(path, **how)
 
     monkeypatch.setattr(os, "stat", refuse)
     assert not source.is_gone(TOLD)

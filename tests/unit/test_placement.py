@@ -311,6 +311,14 @@ def test_without_placement_a_refusal_is_the_answer(machine: Machine) -> None:
     assert machine.looked_up() == 0
 
 
+def test_without_placement_no_thread_is_asked_where_it_is(machine: Machine) -> None:
+    """Not even where the pod has further groups from before."""
+    gold = machine.resctrl.create_group(UID, "gold")
+    machine.thread()
+    assert machine.place(gold, follow=False).complete
+    assert machine.looked_up() == 0
+
+
 def test_where_the_kernel_does_not_tell_a_refusal_is_the_answer() -> None:
     """Without cpu_resctrl_groups the class cannot be known; each thread is asked once, and it ends."""
     machine = Machine(proc_groups=False)
