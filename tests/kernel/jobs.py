@@ -44,6 +44,8 @@ _MACHINES: Final = {
     Machine.WITHOUT_RESCTRL: GuestConfig.without_rdt(),
     Machine.WITHOUT_MONITORING: GuestConfig.allocation_only(),
 }
+_FORKS: Final = "tests/scenarios/test_s8_forks.py"
+"""As long as a third of all the others, so it has a guest of its own."""
 _WITHOUT_PLUGINS: Final = ("-p", "no:hypothesispytest", "-p", "no:pytest_cov")
 
 
@@ -95,8 +97,10 @@ def patience(seconds: float) -> float:
     return seconds * max(1.0, _factor())
 
 
-def _scenarios(machine: Machine) -> Job:
-    command = ("python", "-m", "tests.kernel.probe", "tests/scenarios", "-q", "--world=kernel")
+def _scenarios(machine: Machine, *which: str) -> Job:
+    """Return the job that runs scenarios about a machine: all but the forks, or those that are named."""
+    which = which or ("tests/scenarios", f"--ignore={_FORKS}")
+    command = ("python", "-m", "tests.kernel.probe", *which, "-q", "--world=kernel")
     return Job(_MACHINES[machine], (*command, f"--machine={machine.value}", *_WITHOUT_PLUGINS))
 
 
@@ -107,7 +111,7 @@ def _fidelity(guest: GuestConfig, limbo: str, count: int, length: int = 400) -> 
 
 
 SCENARIOS: Final[Mapping[str, Machine]] = MappingProxyType(
-    {f"scenarios-{machine.value}": machine for machine in Machine}
+    {**{f"scenarios-{machine.value}": machine for machine in Machine}, "scenarios-forks": Machine.FULL}
 )
 """The jobs that run scenarios, and on which machine."""
 
@@ -123,6 +127,7 @@ JOBS: Final[Mapping[str, Job]] = MappingProxyType(
         "fidelity-endless": _fidelity(
             GuestConfig(num_rmids=20, endless_limbo=True, decay_ms=1), "endless", 10_000
         ),
+        "scenarios-forks": _scenarios(Machine.FULL, _FORKS),
         "scenarios-without-resctrl": _scenarios(Machine.WITHOUT_RESCTRL),
         "scenarios-without-monitoring": _scenarios(Machine.WITHOUT_MONITORING),
         # Long sequences, since limbo must end within them.

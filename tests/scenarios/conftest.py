@@ -7,7 +7,7 @@ import inspect
 
 import pytest
 
-LONGEST = 60.0
+LONGEST = 180.0
 """Seconds after which a scenario hangs."""
 
 
