@@ -47,6 +47,7 @@ class Machine:
         self.main = self.resctrl.create_group(UID)
         self.tids: list[Tid] = []
         self.max_groups = 0
+        self.listings = 0
         self.fs.forget()
 
     def thread(self, control_group: str = "") -> Tid:
@@ -92,7 +93,10 @@ class Machine:
         def make(control_group: str) -> Path:
             return create_within(self.resctrl, UID, control_group, max_groups=self.max_groups)
 
-        listed = source if source is not None else lambda: list(self.tids)
+        def listed() -> Iterable[Tid]:
+            self.listings += 1
+            return source() if source is not None else list(self.tids)
+
         return place(self.resctrl, asked, listed, passes, make if follow else None)
 
     def looked_up(self) -> int:
@@ -135,6 +139,7 @@ def test_a_group_that_is_nobodys_home_moves_with_the_container(machine: Machine)
     assert machine.kernel.free_rmids == free
     assert not machine.kernel.exists(machine.main)
     assert (machine.fs.count("rename"), machine.fs.count("create_dir"), machine.looked_up()) == (1, 0, 1)
+    assert machine.listings == 3, "twice by the refused attempt, once after the last write"
 
 
 def test_the_home_of_another_container_stays_and_a_group_is_made(machine: Machine) -> None:
@@ -478,6 +483,7 @@ def test_what_the_source_raises_does_not_hide_what_was_moved(machine: Machine) -
 
     placed = machine.place(movable={machine.main}, source=source)
     assert isinstance(placed.error, CgroupError)
+    assert not placed.complete
     assert placed.groups == (machine.group("gold"),)
     with pytest.raises(CgroupError):
         machine.place(main=placed.groups[0], source=source)
