@@ -19,6 +19,7 @@ from resctrl import (
     CapacityError,
     EmptyPidSetError,
     GroupNotFoundError,
+    NoPermissionError,
     Resctrl,
     ResctrlIOError,
     TaskNotInParentError,
@@ -292,6 +293,7 @@ def test_a_class_without_room_is_tried_once_and_the_others_are_placed(machine: M
     assert machine.inside(machine.group("silver")) == set(silver)
     assert machine.fs.count("create_dir", machine.group("gold")) == 1
     assert {machine.class_of(tid) for tid in gold} == {"gold"}
+    assert machine.looked_up() <= len(gold) + 2, "a thread without hope is asked once per attempt"
 
 
 def test_the_budget_holds_for_groups_below_classes(machine: Machine) -> None:
@@ -381,6 +383,15 @@ def test_a_failure_of_the_home_is_no_refusal(machine: Machine, number: int, kind
     assert machine.looked_up() == 0
 
 
+def test_a_group_that_may_not_be_written_is_no_refusal(machine: Machine) -> None:
+    """EACCES at the open says nothing about threads: they are asked nothing, and the error is told."""
+    machine.thread()
+    machine.faults.fail("write_all", errno.EACCES)
+    placed = machine.place(movable={machine.main})
+    assert isinstance(placed.error, NoPermissionError)
+    assert machine.looked_up() == 0
+
+
 def test_a_vanished_control_group_is_an_answer(machine: Machine) -> None:
     """It went between the question and the rename: its threads are in the default group, and are followed."""
     tid = machine.thread("gold")
@@ -447,6 +458,32 @@ def test_threads_that_die_on_the_way_are_no_obstacle(machine: Machine) -> None:
     placed = machine.place(movable={machine.main})
     assert placed.complete
     assert machine.inside(machine.group("gold")) == {living}
+
+
+def test_a_thread_that_dies_after_the_last_listing_is_not_missed(machine: Machine) -> None:
+    """It is in no group, and nowhere else either."""
+    dying = machine.thread("gold")
+    machine.thread("gold")
+    gold = machine.group("gold")
+
+    def die(_: Path) -> None:
+        machine.tids.remove(dying)
+        machine.kernel.end(dying)
+
+    machine.faults.before("read_text", die, path=gold / "tasks")
+    assert machine.place().complete
+
+
+def test_one_pass_is_enough_for_threads_that_rest(machine: Machine) -> None:
+    """All classes are served in it, past a thread that died when it was asked."""
+    tids = [machine.thread(name) for name in ("gold", "gold", "silver", "bronze", "")]
+
+    def die(_: Path) -> None:
+        machine.tids.remove(tids[0])
+        machine.kernel.end(tids[0])
+
+    machine.faults.before("read_text", die, path=lambda path: path.name == "cpu_resctrl_groups")
+    assert machine.place(passes=1).complete
 
 
 def test_a_container_that_ends_on_the_way_is_not_complete(machine: Machine) -> None:
