@@ -171,10 +171,10 @@ def measured(counts: Iterable[int], runs: int) -> dict[str, dict[str, list[float
 
 
 def traced(count: int) -> None:
-    """Do everything once, each between two marks that strace can see."""
+    """Do everything once, each between two marks that strace can see; what learns, once before."""
     with Site() as site, Workload(count) as workload:
         for name, way in site.ways(workload).items():
-            for warm_up in (True, False):
+            for warm_up in (True, False) if name != CLASSIC else (False,):
                 group = site.other_group()
                 os.access(f"{MARK}{'' if warm_up else name}", os.F_OK)
                 way(group)

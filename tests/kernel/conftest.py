@@ -64,6 +64,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "jobs(*names): which jobs of tests/kernel/jobs.py a test waits for")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let tests that wait for jobs come last: the others boot their guests meanwhile."""
+    items.sort(key=lambda item: item.get_closest_marker("jobs") is not None)
+
+
 class Boot(Protocol):
     """Runs one line for bash in a fresh guest, under a limit that suits a test."""
 
@@ -123,6 +128,14 @@ def compiled(image: Image) -> None:
     for package in ("resctrl", "nri_resctrl_plugin", "tests/worlds", "tests/kernel"):
         compileall.compile_dir(_HERE / package, quiet=2)
     assert probe.main(["--compile", "tests/scenarios", "--world=kernel", "--machine=any"]) == 0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def begun(request: pytest.FixtureRequest) -> None:
+    """Begin the jobs that this session waits for before its first test, if there are any."""
+    waits = any(item.get_closest_marker("jobs") is not None for item in request.session.items)
+    if waits and kernel_lane_missing() is None:
+        request.getfixturevalue("outcome_of")
 
 
 @pytest.fixture(scope="session")

@@ -44,8 +44,10 @@ _MACHINES: Final = {
     Machine.WITHOUT_RESCTRL: GuestConfig.without_rdt(),
     Machine.WITHOUT_MONITORING: GuestConfig.allocation_only(),
 }
-_FORKS: Final = "tests/scenarios/test_s8_forks.py"
-"""As long as a third of all the others, so it has a guest of its own."""
+_APART: Final = ("tests/scenarios/test_s8_forks.py", "tests/scenarios/test_s10_readings.py")
+"""Files with a guest of their own, in this order. The forks take as long as a third of all others. Readings
+take processors offline, and Linux 6.12 may go on with a domain that it has freed: `cancel_delayed_work` does
+not end a limbo or overflow worker that was waiting just then. So nothing comes after them."""
 _WITHOUT_PLUGINS: Final = ("-p", "no:hypothesispytest", "-p", "no:pytest_cov")
 
 
@@ -98,10 +100,19 @@ def patience(seconds: float) -> float:
 
 
 def _scenarios(machine: Machine, *which: str) -> Job:
-    """Return the job that runs scenarios about a machine: all but the forks, or those that are named."""
-    which = which or ("tests/scenarios", f"--ignore={_FORKS}")
+    """Return the job that runs scenarios about a machine: the files named, or all but those apart."""
+    which = which or ("tests/scenarios", *(f"--ignore={file}" for file in _APART))
     command = ("python", "-m", "tests.kernel.probe", *which, "-q", "--world=kernel")
     return Job(_MACHINES[machine], (*command, f"--machine={machine.value}", *_WITHOUT_PLUGINS))
+
+
+def _about(machine: Machine) -> tuple[str, ...]:
+    """Return the files with scenarios about a machine that is not a full one; others would be imported."""
+    return tuple(
+        f"tests/scenarios/{path.name}"
+        for path in sorted((Path(__file__).parents[1] / "scenarios").glob("test_*.py"))
+        if f"Machine.{machine.name}" in path.read_text(encoding="utf-8")
+    )
 
 
 def _fidelity(guest: GuestConfig, limbo: str, count: int, length: int = 400) -> Job:
@@ -111,7 +122,7 @@ def _fidelity(guest: GuestConfig, limbo: str, count: int, length: int = 400) -> 
 
 
 SCENARIOS: Final[Mapping[str, Machine]] = MappingProxyType(
-    {**{f"scenarios-{machine.value}": machine for machine in Machine}, "scenarios-forks": Machine.FULL}
+    {**{f"scenarios-{machine.value}": machine for machine in Machine}, "scenarios-apart": Machine.FULL}
 )
 """The jobs that run scenarios, and on which machine."""
 
@@ -127,9 +138,11 @@ JOBS: Final[Mapping[str, Job]] = MappingProxyType(
         "fidelity-endless": _fidelity(
             GuestConfig(num_rmids=20, endless_limbo=True, decay_ms=1), "endless", 10_000
         ),
-        "scenarios-forks": _scenarios(Machine.FULL, _FORKS),
-        "scenarios-without-resctrl": _scenarios(Machine.WITHOUT_RESCTRL),
-        "scenarios-without-monitoring": _scenarios(Machine.WITHOUT_MONITORING),
+        "scenarios-apart": _scenarios(Machine.FULL, *_APART),
+        "scenarios-without-resctrl": _scenarios(Machine.WITHOUT_RESCTRL, *_about(Machine.WITHOUT_RESCTRL)),
+        "scenarios-without-monitoring": _scenarios(
+            Machine.WITHOUT_MONITORING, *_about(Machine.WITHOUT_MONITORING)
+        ),
         # Long sequences, since limbo must end within them.
         "fidelity-real": _fidelity(GuestConfig(num_rmids=10), "real", 2_000, length=2_000),
     }
