@@ -11,8 +11,9 @@ Rules:
     3. A cgroup is looked at once, when the audit first meets it, so that it can be missed later; after that,
        those of containers are looked at only where their sandbox's is gone.
     4. One bad item never ends an audit, and it raises nothing. Audits do not overlap: a second call joins.
-    5. Where something was mended it is looked at again after a moment, a few times at most: a fork that was
-       under way while its parent was moved has by then brought a child that is still outside.
+    5. Where something was mended, or could not be told, it is looked at again after a moment, and once more
+       after a longer one when that look finds all well: a fork that was under way while its parent was moved
+       brings a child that is outside, and how long a fork takes depends on who else wants the processor.
 """
 
 from __future__ import annotations
@@ -43,11 +44,17 @@ P = TypeVar("P", bound=FsProvider)
 _WENT_AWAY = (ContainerNotFoundError, PodNotFoundError, PluginClosedError)
 
 
-_LOOKS: Final = 8
+_LOOKS: Final = 10
 """How often a pod is inspected at most in one audit."""
 
+_QUIET_LOOKS: Final = 2
+"""How many looks in a row must find all well once one has not."""
+
 A_MOMENT: Final = 0.05
-"""Seconds from one look to the next: the forks of all but very large processes take less."""
+"""Seconds from a look to the next: the forks of all but very large processes take less."""
+
+_LONGER: Final = 5
+"""How many moments it is to the last look: a process may have to wait for the processor while it forks."""
 
 
 @define
@@ -110,12 +117,16 @@ class Audits(Generic[P]):
         tally = _Tally()
         partial = frozenset(self._driver.table.partial_containers())
         await self._take_census(tally)
-        pods = list(dict.fromkeys(each.pod_uid for each in self._driver.table.sandboxes()))
+        owed = dict.fromkeys((each.pod_uid for each in self._driver.table.sandboxes()), 1)
         for look in range(_LOOKS):
             if look:
-                await asyncio.sleep(self.moment)
-            pods = [pod_uid for pod_uid in pods if await self._audit(pod_uid, partial, tally)]
-            if not pods:
+                await asyncio.sleep(self.moment * (1 if max(owed.values()) > 1 else _LONGER))
+            for pod_uid in tuple(owed):
+                quiet = await self._audit(pod_uid, partial, tally)
+                owed[pod_uid] = owed[pod_uid] - 1 if quiet else _QUIET_LOOKS
+                if not owed[pod_uid]:
+                    del owed[pod_uid]
+            if not owed:
                 break
         return tally.report()
 
@@ -155,17 +166,17 @@ class Audits(Generic[P]):
     # --- one pod ---
 
     async def _audit(self, pod_uid: PodUid, partial: frozenset[ContainerId], tally: _Tally) -> bool:
-        """Look at a pod and mend it; return whether it is worth another look."""
+        """Look at a pod and mend it; return whether nothing was to be mended, and all could be told."""
         driver, table = self._driver, self._driver.table
         while table.busy(pod_uid) and not driver.closed:
             await driver.waiters.rest(pod_uid)
         if driver.closed or not isinstance(table.group_state(pod_uid), Exists):
-            return False
+            return True
         answer = driver.waiters.inspection(pod_uid)
         driver.take(PodAudited(pod_uid))
         seen = await answer
         if isinstance(seen, Exception):
-            return False  # the plugin is closed
+            return True  # the plugin is closed
         tally.pods.add(pod_uid)
         for container_id, finding in seen.findings:
             tally.containers.add(container_id)
@@ -181,7 +192,7 @@ class Audits(Generic[P]):
                 tally.fail(RetrySubject.CONTAINER, failed, error)
         if seen.lost:
             await self._see_it_made(pod_uid, tally)
-        return await self._see_them_mended(seen, partial, tally)
+        return not await self._see_them_mended(seen, partial, tally) and not seen.unsure
 
     async def _see_it_made(self, pod_uid: PodUid, tally: _Tally) -> None:
         """Wait for the group that takes the place of the lost one."""

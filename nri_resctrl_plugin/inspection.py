@@ -50,6 +50,7 @@ class Inspection:
         lost: The main group is not there any more.
         others: The further groups that are there.
         threads_astray: How many threads were astray.
+        unsure: Threads died faster than they could be looked up; each that could be was inside.
         failures: What could not be seen, and why: a container, or None for the groups.
     """
 
@@ -57,6 +58,7 @@ class Inspection:
     lost: bool = False
     others: tuple[Path, ...] = ()
     threads_astray: int = 0
+    unsure: bool = False
     failures: tuple[tuple[ContainerId | None, Exception], ...] = ()
 
 
@@ -86,6 +88,7 @@ def inspect(resctrl: Resctrl[P], source: PidSource, asked: Inspect) -> Inspectio
         lost=main not in groups,
         others=tuple(group for group in others if group in groups),
         threads_astray=look.threads_astray,
+        unsure=look.unsure,
         failures=tuple(look.failures),
     )
 
@@ -138,6 +141,7 @@ class _Look(Generic[P]):
     inside: frozenset[Tid] = frozenset()
     findings: dict[ContainerId, Finding] = field(factory=dict)
     threads_astray: int = 0
+    unsure: bool = False
     failures: list[tuple[ContainerId | None, Exception]] = field(factory=list)
 
     def threads_of(self, container: InspectedContainer) -> frozenset[Tid]:
@@ -164,7 +168,8 @@ class _Look(Generic[P]):
         for _ in range(_GENERATIONS):
             if born is None:
                 return
-            seen = {tid: self._is_inside(tid) for tid in born}
+            # The newest first: they have the most of their lives before them.
+            seen = {tid: self._is_inside(tid) for tid in sorted(born, reverse=True)}
             answers = list(seen.values())
             if False in answers:
                 self._found_astray(container, answers.count(False))
@@ -175,6 +180,7 @@ class _Look(Generic[P]):
             sure.update(tid for tid, inside in seen.items() if inside)
             again = self._list(container)
             born = again - self.inside - sure if again else None
+        self.unsure = True
         if sure:  # it forks faster than it can be followed, and each that could be asked was inside
             self.findings[container.container_id] = Finding.COMPLETE
 

@@ -161,6 +161,76 @@ finally:
     assert not [line for line in lines[index_of(lines, "/begin") :] if "cpu_resctrl_groups" in line]
 
 
+# --- how often it looks ---
+
+
+def test_a_child_that_comes_after_a_look_that_found_all_well_is_found() -> None:
+    """Its parent was moved while it forked, and the fork took longer than the moment that was waited."""
+
+    async def main() -> None:
+        it = bench()
+        threads = await node(it, pods=1, containers=1)
+        tids, tasks = [stray(it, "c00", threads)], it.path("p0") / "tasks"
+        it.fs.forget()
+        # Read at a look, at the attempt that mends, at the next look: listed before that, it seems complete.
+        it.faults.before("read_text", lambda _: tids.append(stray(it, "c00", threads)), path=tasks, nth=3)
+        report = await it.plugin.audit_once()
+        assert it.kernel.tasks_in(it.path("p0")) >= set(tids)
+        assert (len(tids), report.threads_astray, report.containers_astray) == (2, 2, 1)
+        # After each of the two that were found: an attempt; in between one good look, in the end two.
+        assert it.fs.count("read_text", tasks) == 2 + 1 + 2 + 2
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_a_look_that_could_not_tell_is_repeated() -> None:
+    """Threads that die faster than they are looked up hide one that is outside, but not for ever."""
+
+    async def main() -> None:
+        it = bench()
+        threads = await node(it, pods=1, containers=1)
+        strange, listings = it.kernel.spawn(), 0
+
+        def listing() -> list[Tid]:
+            nonlocal listings
+            listings += 1
+            if listings > 7:  # the first look's: one, one more, and those of five generations
+                return [*threads["c00"], strange]
+            brief = it.kernel.spawn()
+            it.kernel.end(brief)
+            return [*threads["c00"], brief]
+
+        it.pids.follow(cgroup_of("c00"), listing)
+        report = await it.plugin.audit_once()
+        assert strange in it.kernel.tasks_in(it.path("p0"))
+        assert (report.threads_astray, report.containers_reconciled) == (1, 1)
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_a_container_that_can_never_be_told_does_not_keep_an_audit() -> None:
+    """It ends after ten looks, having said nothing of it."""
+
+    async def main() -> None:
+        it = bench()
+        threads = await node(it, pods=1, containers=1)
+
+        def listing() -> list[Tid]:
+            brief = it.kernel.spawn()
+            it.kernel.end(brief)
+            return [*threads["c00"], brief]
+
+        it.pids.follow(cgroup_of("c00"), listing)
+        it.fs.forget()
+        assert await it.plugin.audit_once() == AuditReport(pods=1, containers=1)
+        assert it.fs.count("read_text", it.path("p0") / "tasks") == 10
+        await it.plugin.close()
+
+    run(main())
+
+
 # --- whom it waits for ---
 
 

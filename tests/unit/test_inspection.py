@@ -152,7 +152,7 @@ def test_the_successor_of_a_thread_that_died_is_judged_by_itself(
     it.pids.set("/c1", [*tids, strange])
     it.faults.before("read_text", succeed, path=it.main / "tasks")
     seen = it.inspect()
-    assert (found(seen), seen.threads_astray) == ({"c1": finding}, int(outside))
+    assert (found(seen), seen.threads_astray, seen.unsure) == ({"c1": finding}, int(outside), False)
 
 
 def test_one_that_was_born_inside_does_not_vouch_for_the_child_of_another(it: Pod) -> None:
@@ -170,6 +170,17 @@ def test_one_that_was_born_inside_does_not_vouch_for_the_child_of_another(it: Po
     assert (found(seen), seen.threads_astray) == ({"c1": Finding.ASTRAY}, 1)
 
 
+def test_the_newest_are_asked_first(it: Pod) -> None:
+    """They have the most of their lives before them."""
+    tids = it.container("c1", inside=1)
+    lost, *born = (it.kernel.spawn() for _ in range(4))
+    it.kernel.end(lost)
+    it.pids.sequence("/c1", [*tids, lost], [*tids, *born])
+    assert it.inspect().threads_astray == 3
+    asked = [path for operation, path in it.calls() if "cpu_resctrl_groups" in path]
+    assert asked == [f"/proc/{tid}/cpu_resctrl_groups" for tid in reversed(born)]
+
+
 def test_a_line_of_threads_that_cannot_be_followed_is_unknown(it: Pod) -> None:
     """Where each dies before it is looked up, or this kernel does not tell, nothing is said."""
     tids = it.container("c1", inside=1)
@@ -181,7 +192,7 @@ def test_a_line_of_threads_that_cannot_be_followed_is_unknown(it: Pod) -> None:
 
     it.pids.follow("/c1", lambda: [*tids, fresh()])
     seen = it.inspect()
-    assert (found(seen), seen.threads_astray) == ({"c1": Finding.UNKNOWN}, 0)
+    assert (found(seen), seen.threads_astray, seen.unsure) == ({"c1": Finding.UNKNOWN}, 0, True)
     assert it.pids.calls["/c1"] < 10
 
 
