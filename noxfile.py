@@ -32,6 +32,13 @@ PURE_MODULES = (
     "nri_resctrl_plugin/nri/wire.py",
 )
 
+SEARCHES = (
+    "tests/stateful/test_lifecycle_bites.py",
+    "tests/stateful/test_single_faults.py",
+    "tests/stateful/test_transition_sweep.py",
+)
+"""Every mutant, every fault: the same on each Python."""
+
 
 def _runs(program: str) -> bool:
     """Tell whether an interpreter starts: a version manager's shim can be on PATH and refuse to."""
@@ -113,13 +120,15 @@ def _require_complete_types(session: nox.Session, package: str, report: str) -> 
 def tests(session: nox.Session) -> None:
     """Run unit tests, scenarios on the fake, and the state machines; the oldest Python measures coverage."""
     session.install("-e", ".[nri,metrics]", *_group("test"))
+    pytest = ("pytest", "-n", "auto", "--dist=loadgroup")
     if session.python != PYTHONS[0]:
         # What differs between Pythons shows at any size; the long searches run once, on the oldest.
-        session.run("pytest", *session.posargs, env={"HYPOTHESIS_PROFILE": "default"})
+        rest = [f"--ignore={path}" for path in SEARCHES]
+        session.run(*pytest, *rest, *session.posargs, env={"HYPOTHESIS_PROFILE": "default"})
         return
     session.install(*_group("proto"))  # the committed wire code is compared with a fresh one
     session.run("coverage", "erase")
-    session.run("pytest", "--cov", "--cov-report=", *session.posargs)
+    session.run(*pytest, "--cov", "--cov-report=", *session.posargs)
     if not session.posargs:
         session.run("coverage", "report", "--fail-under=95")
         session.run("coverage", "report", f"--include={','.join(PURE_MODULES)}", "--fail-under=100")
