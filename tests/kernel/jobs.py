@@ -127,7 +127,7 @@ SCENARIOS: Final[Mapping[str, Machine]] = MappingProxyType(
 """The jobs that run scenarios, and on which machine."""
 
 FIDELITY: Final[Mapping[str, int]] = MappingProxyType(
-    {"fidelity-none": 10_000, "fidelity-endless": 10_000, "fidelity-real": 2_000}
+    {"fidelity-none": 10_000, "fidelity-endless": 10_000, "fidelity-real": 1_000}
 )
 """The jobs that compare fake and kernel, by what limbo is, and how many operations each compares."""
 
@@ -144,7 +144,7 @@ JOBS: Final[Mapping[str, Job]] = MappingProxyType(
             Machine.WITHOUT_MONITORING, *_about(Machine.WITHOUT_MONITORING)
         ),
         # Long sequences, since limbo must end within them.
-        "fidelity-real": _fidelity(GuestConfig(num_rmids=10), "real", 2_000, length=2_000),
+        "fidelity-real": _fidelity(GuestConfig(num_rmids=10), "real", 1_000, length=1_000),
     }
 )
 """All of them, the longest first."""

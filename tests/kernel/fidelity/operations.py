@@ -37,6 +37,12 @@ _ODD_NAMES: Final = (
     "...", "%s", "\\", "\t", "\u00e4\u20ac", "\udcff", "L" * 255, "L" * 256, "L" * 3000, "L" * 4090, "..",
     "A", "0",
 )  # fmt: skip
+_DIRECTORIES: Final = (
+    ROOT, ROOT / "info", ROOT / "info/L3_MON", ROOT / "mon_groups", ROOT / "mon_data",
+    "", "mon_data", "mon_data/mon_L3_00", "mon_groups", "tasks", "absent", "..",
+    Path("/sys/fs"), Path("/proc"), ELSEWHERE, ELSEWHERE / "mon_groups", "another",
+)  # fmt: skip
+"""Directories; those that are texts are a group's, and the last is a group elsewhere."""
 _GROUP_FILES: Final = ("cpus", "cpus_list", "mode", "schemata", "size")
 _COUNTERS: Final = ("llc_occupancy", "mbm_total_bytes", "mbm_local_bytes")
 _INFO: Final = (
@@ -194,28 +200,11 @@ class Generator:
         return self._group() / "tasks"
 
     def _odd_directory(self) -> Path:
-        group = self._group()
-        return self._random.choice(
-            (
-                ROOT,
-                ROOT / "info",
-                ROOT / "info/L3_MON",
-                ROOT / "mon_groups",
-                ROOT / "mon_data",
-                group,
-                group / "mon_data",
-                group / "mon_data/mon_L3_00",
-                group / "mon_groups",
-                group / "tasks",
-                group / "absent",
-                group / "..",
-                Path("/sys/fs"),
-                Path("/proc"),
-                ELSEWHERE,
-                ELSEWHERE / "mon_groups",
-                ELSEWHERE / "mon_groups" / self._one(*_GROUPS),
-            )
-        )
+        group, name = self._group(), self._one(*_GROUPS)
+        directory = self._random.choice(_DIRECTORIES)
+        if isinstance(directory, Path):
+            return directory
+        return ELSEWHERE / "mon_groups" / name if directory == "another" else group / directory
 
     def _odd_place(self) -> Path:
         directory = self._odd_directory()
