@@ -5,8 +5,8 @@ Owns: the listening socket, its threads, which path is answered how. Must not kn
 Rules:
     1. A scrape blocks on the kernel, so it runs in a thread of its own, never on the event loop, and one at a
        time.
-    2. Alive means that the event loop answers within its time. A kernel that hangs in a scrape does not make
-       the plugin look dead.
+    2. Alive means that the event loop answers within its time. A kernel that hangs in a scrape, or in a look
+       at the machine, does not make the plugin look dead: one of each is under way at most.
     3. Nothing here changes anything. Requests, threads and times are bounded; all else than GET is refused.
 """
 
@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import io
 import socket
 import socketserver
 import threading
+import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Final, Protocol, Self
@@ -27,6 +29,7 @@ from prometheus_client import exposition
 from nri_resctrl_plugin.errors import PluginError
 
 if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
     from prometheus_client import CollectorRegistry
 
 __all__ = ["HealthAddress", "HealthServer", "HealthServerError", "Probe"]
@@ -39,6 +42,9 @@ READ_LIMIT: Final = 5.0
 
 SCRAPE_LIMIT: Final = 10.0
 """Seconds that a scrape waits for the one before it."""
+
+LOOK_LIMIT: Final = 2.0
+"""Seconds that a look at the machine waits for the one before it."""
 
 CONNECTIONS: Final = 8
 """Connections at a time; one more is closed at once."""
@@ -106,6 +112,7 @@ class HealthServer:
         self._registry = registry
         self._probe = probe
         self._scraping = threading.Lock()
+        self._looking = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: _Server | None = None
 
@@ -158,7 +165,12 @@ class HealthServer:
         obstacles = self._on_loop()
         if obstacles is None:
             return _plain(HTTPStatus.SERVICE_UNAVAILABLE, f"the event loop is silent for {LOOP_LIMIT:g} s")
-        obstacles += self._probe.of_machine()
+        if not self._looking.acquire(timeout=LOOK_LIMIT):
+            return _plain(HTTPStatus.SERVICE_UNAVAILABLE, "another look at the machine takes too long")
+        try:
+            obstacles += self._probe.of_machine()
+        finally:
+            self._looking.release()
         if obstacles:
             return _plain(HTTPStatus.SERVICE_UNAVAILABLE, "\n".join(obstacles))
         return _plain(HTTPStatus.OK, "ok")
@@ -199,7 +211,8 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: HealthAddress, owner: HealthServer) -> None:
         self.owner = owner
         self._places = threading.BoundedSemaphore(CONNECTIONS)
-        if ":" in address.host or not address.host:
+        # A kernel that was booted with ipv6.disable=1 has no such sockets: then all addresses are the others.
+        if ":" in address.host or (not address.host and socket.has_dualstack_ipv6()):
             self.address_family = socket.AF_INET6
         super().__init__((address.host, address.port), _Request)
 
@@ -214,7 +227,11 @@ class _Server(ThreadingHTTPServer):
         if not self._places.acquire(blocking=False):
             self.shutdown_request(request)
             return
-        super().process_request(request, client)
+        try:
+            super().process_request(request, client)
+        except BaseException:  # there is no thread that would give the place back
+            self._places.release()
+            raise
 
     def process_request_thread(
         self, request: socket.socket | tuple[bytes, socket.socket], client: object
@@ -229,11 +246,44 @@ class _Server(ThreadingHTTPServer):
         """Say nothing of a client that went away."""
 
 
+class _Timely(io.RawIOBase):
+    """What a client sends until its time is over; a socket's own timeout begins anew with each letter."""
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        self._connection = connection
+        self._seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Receive what there is.
+
+        Raises:
+            TimeoutError: The time is over.
+        """
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        taken = self._connection.recv_into(buffer)
+        self._connection.settimeout(self._seconds)  # the answer has a time of its own
+        return taken
+
+
 class _Request(BaseHTTPRequestHandler):
     server: _Server
     timeout = READ_LIMIT
     server_version = "nri-resctrl-plugin"
     sys_version = ""
+
+    def setup(self) -> None:
+        """Read from the client for so long at most."""
+        super().setup()
+        self.rfile.close()
+        self.rfile = io.BufferedReader(_Timely(self.connection, self.timeout))
 
     def do_GET(self) -> None:
         """Answer."""

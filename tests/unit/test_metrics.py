@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
+import socketserver
 import threading
+import time
 import urllib.error
 import urllib.request
 from contextlib import asynccontextmanager
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from nri_resctrl_plugin import Exists, Failed, PodResctrlAddOrUpdate, PodResctrlRemoved, PodUid
 from nri_resctrl_plugin.metrics import (
@@ -385,6 +389,96 @@ class TestServer:
 
         asyncio.run(body())
 
+    def test_a_client_that_trickles_is_cut_off_in_the_same_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A letter now and then does not keep a place longer than silence does."""
+        monkeypatch.setattr("nri_resctrl_plugin.metrics.server._Request.timeout", 0.3)
+
+        async def body() -> None:
+            async with serving() as server:
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                began = time.monotonic()
+                ended = asyncio.create_task(reader.read())
+                while not ended.done() and time.monotonic() - began < 2:
+                    writer.write(b"x")
+                    await asyncio.wait([ended], timeout=0.1)
+                writer.close()
+                assert ended.done()
+                assert ended.exception() is not None or ended.result() == b""
+
+        asyncio.run(body())
+
+    def test_a_scrape_that_hangs_holds_up_scrapes_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The next scrape is told so in its time, health is told at once, and after the end all is well."""
+        monkeypatch.setattr("nri_resctrl_plugin.metrics.server.SCRAPE_LIMIT", 0.1)
+        begun, go_on = threading.Event(), threading.Event()
+
+        class Hanging(Collector):
+            def collect(self) -> Iterator[Metric]:
+                begun.set()
+                go_on.wait(8)
+                return iter(())
+
+            def describe(self) -> list[Metric]:
+                return []
+
+        registry = CollectorRegistry()
+        registry.register(Hanging())
+
+        async def body() -> None:
+            async with serving(registry=registry) as server:
+                first = asyncio.create_task(asyncio.to_thread(get, server.port, "/metrics"))
+                assert await asyncio.to_thread(begun.wait, 5)
+                late = (503, "another scrape takes too long\n")
+                assert await asyncio.to_thread(get, server.port, "/metrics") == late
+                for path in ("/livez", "/readyz"):
+                    assert await asyncio.to_thread(get, server.port, path) == (200, "ok\n")
+                go_on.set()
+                assert (await first)[0] == 200
+                assert (await asyncio.to_thread(get, server.port, "/metrics"))[0] == 200
+
+        asyncio.run(body())
+
+    def test_a_machine_that_hangs_is_unready_and_not_dead(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However often readiness is asked for meanwhile, one look is under way, and /livez has its place."""
+        monkeypatch.setattr("nri_resctrl_plugin.metrics.server.LOOK_LIMIT", 0.1)
+        begun, go_on = threading.Event(), threading.Event()
+
+        class Hanging(Machine):
+            def of_machine(self) -> list[str]:
+                begun.set()
+                go_on.wait(8)
+                return []
+
+        async def body() -> None:
+            async with serving(Hanging()) as server:
+                first = asyncio.create_task(asyncio.to_thread(get, server.port, "/readyz"))
+                assert await asyncio.to_thread(begun.wait, 5)
+                late = (503, "another look at the machine takes too long\n")
+                for _ in range(CONNECTIONS):
+                    assert await asyncio.to_thread(get, server.port, "/readyz") == late
+                assert await asyncio.to_thread(get, server.port, "/livez") == (200, "ok\n")
+                go_on.set()
+                assert await first == (200, "ok\n")
+
+        asyncio.run(body())
+
+    def test_threads_that_cannot_be_had_cost_no_places(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where the machine gives no thread for a connection, it is closed, and its place is free again."""
+
+        async def body() -> None:
+            async with serving() as server:
+                with monkeypatch.context() as exhausted:
+                    exhausted.setattr(socketserver.ThreadingMixIn, "process_request", _no_thread)
+                    for _ in range(CONNECTIONS):
+                        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                        assert await reader.read() == b""
+                        writer.close()
+                assert await asyncio.to_thread(get, server.port, "/livez") == (200, "ok\n")
+
+        asyncio.run(body())
+
     def test_an_address_that_is_taken(self) -> None:
         """The error says where."""
 
@@ -420,6 +514,29 @@ class TestServer:
                 assert await asyncio.to_thread(get, server.port, "/livez") == (HTTPStatus.OK, "ok\n")
 
         asyncio.run(body())
+
+    def test_all_addresses_of_a_kernel_without_ipv6(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Booted with ipv6.disable=1 a machine has no such sockets: those that it has are served."""
+
+        class Socket(socket.socket):
+            def __init__(
+                self, family: int = -1, kind: int = -1, proto: int = -1, fileno: int | None = None
+            ) -> None:
+                if family == socket.AF_INET6:
+                    raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+                super().__init__(family, kind, proto, fileno)
+
+        monkeypatch.setattr("socket.socket", Socket)
+
+        async def body() -> None:
+            async with HealthServer(HealthAddress("", 0), CollectorRegistry(), Machine()) as server:
+                assert await asyncio.to_thread(get, server.port, "/livez") == (HTTPStatus.OK, "ok\n")
+
+        asyncio.run(body())
+
+
+def _no_thread(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 class TestAddress:
