@@ -22,7 +22,7 @@ from resctrl import Domain, EventKind, event_kind
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LABELS", "MetricName", "domain_labels", "metric_name"]
+__all__ = ["LABELS", "MetricName", "domain_labels", "encodable", "metric_name"]
 
 LABELS: Final = (
     "domain_id",
@@ -65,7 +65,13 @@ def metric_name(domain: Domain, event: str) -> MetricName:
     """Return how an event of a domain is exported."""
     prefix = _PREFIXES.get(domain.kind, domain.kind.lower())
     name, text = _NAMES.get(event, (event, f"The kernel's counter {event}."))
+    text = encodable(text)
     return MetricName(_NO_NAME.sub("_", f"{prefix}_{name}"), event_kind(event), text)
+
+
+def encodable(text: str) -> str:
+    """Return a text as UTF-8 has it: names of directories are any bytes, and one must not cost the scrape."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def domain_labels(domain: Domain) -> tuple[str, str]:

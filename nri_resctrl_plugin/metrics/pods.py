@@ -6,7 +6,8 @@ Rules:
     1. Nothing is kept from one scrape to the next: the series of a pod that is gone are gone with it.
     2. What has no number has no series: a word of the kernel is counted as missing, never told as 0.
     3. A group that cannot be read costs only its own series.
-    4. A domain's own file is exported, its sub-domains are not: a sum over domains must not count twice.
+    4. A domain's own file is exported, its sub-domains are not: a sum over domains must not count twice. What
+       a sub-domain does not tell is missing all the same: the kernel leaves it out of the sum in silence.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from nri_resctrl_plugin.events import Exists, PodResctrlAddOrUpdate
-from nri_resctrl_plugin.metrics.names import LABELS, MetricName, domain_labels, metric_name
+from nri_resctrl_plugin.metrics.names import LABELS, MetricName, domain_labels, encodable, metric_name
 from nri_resctrl_plugin.model import PodUid
 from resctrl import EventKind, FsProvider, ReadError, Resctrl, ResctrlError, Unassigned, Unavailable, Value
 from resctrl.names import MON_GROUPS
@@ -102,16 +103,16 @@ def _add_group(
         return
     control_group = _control_group(resctrl.config.root, path)
     for (domain, event), counter in reading.values.items():
-        if domain.parent is not None:
-            continue
         if not isinstance(counter, Value):
             missing[_why(counter)] += 1
+            continue
+        if domain.parent is not None:
             continue
         name = metric_name(domain, event)
         family = families.get(name)
         if family is None:
             family = families[name] = _family(name)
-        labels = (*domain_labels(domain), pod_uid, control_group, _SOURCE)
+        labels = map(encodable, (*domain_labels(domain), pod_uid, control_group, _SOURCE))
         suffix = "_total" if name.kind is EventKind.COUNTER else ""
         family.add_sample(name.name + suffix, dict(zip(LABELS, labels, strict=True)), counter.amount)
 

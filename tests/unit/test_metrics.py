@@ -126,6 +126,30 @@ class TestPods:
         missing = samples(found["nri_resctrl_readings_missing"])
         assert missing == {(it,): 1.0 if it == reason else 0.0 for (it,) in missing}
 
+    @pytest.mark.parametrize("word", ["Unavailable", "Error"])
+    def test_a_sub_domain_is_no_series_and_its_word_is_missing(self, word: str) -> None:
+        """With sub-NUMA clustering a cache is one series; a part that its sum leaves out is counted."""
+        kernel = FakeFs(domains=(0, 1), nodes_per_domain=2)
+        fs: FsProvider = kernel
+        resctrl = Resctrl.with_provider(fs)
+        group = resctrl.create_group(POD)
+        kernel.set_reading(group, "mbm_total_bytes", 4096, domain=0)
+        kernel.set_reading(group, "mbm_total_bytes", word, domain=1)
+        families = scrape(resctrl, told(POD, group))
+        told_of = {key[1]: value for key, value in samples(families["l3_mbm_total_bytes"]).items()}
+        assert told_of == {"mon_L3_00": 4096, "mon_L3_01": 0}
+        reason = {"Unavailable": "unavailable", "Error": "error"}[word]
+        assert samples(families["nri_resctrl_readings_missing"])[(reason,)] == 1
+
+    def test_a_name_that_is_no_text_costs_no_scrape(
+        self, kernel: FakeFs, resctrl: Resctrl[FsProvider]
+    ) -> None:
+        """A control group may have any bytes as its name: they are told with backslashes."""
+        kernel.create_dir(resctrl.config.root / "gold\udcff")
+        group = resctrl.create_group(POD, "gold\udcff")
+        found = scrape(resctrl, told(POD, group))["l3_mbm_total_bytes"]
+        assert {it.labels["resctrl_control_group"] for it in found.samples} == {"gold\\udcff"}
+
     def test_a_removed_pods_series_disappear(self, resctrl: Resctrl[FsProvider]) -> None:
         """Nothing is remembered from scrape to scrape."""
         group = resctrl.create_group(POD)
