@@ -106,7 +106,7 @@ class Health:
             PodCollector,
         )
 
-        watch = _Watch(plugin, link)
+        watch = _Watch(plugin, link, self._instruments)
         self._registry.register(PodCollector(watch.view))
         plugin.subscribe(self._instruments.told)
         try:
@@ -119,9 +119,10 @@ class Health:
 class _Watch:
     """Looks at the program on behalf of scrapes and probes."""
 
-    def __init__(self, plugin: ResctrlPlugin[FsProvider], link: LinkNews) -> None:
+    def __init__(self, plugin: ResctrlPlugin[FsProvider], link: LinkNews, instruments: Instruments) -> None:
         self._plugin = plugin
         self._link = link
+        self._instruments = instruments
         self._loop = asyncio.get_running_loop()
 
     def view(self) -> PodView:
@@ -153,4 +154,8 @@ class _Watch:
             return [f"resctrl is not mounted at {root}"]
         if not support.writable:
             return [f"{root}/tasks cannot be written"]
-        return [] if support.monitoring else ["this machine cannot monitor"]
+        if not support.monitoring:
+            return ["this machine cannot monitor"]
+        # That a directory may be made shows only when one is: CAP_DAC_OVERRIDE, security modules.
+        forbidden = self._instruments.forbidden
+        return [] if forbidden is None else [forbidden]

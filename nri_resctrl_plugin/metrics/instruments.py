@@ -80,12 +80,18 @@ class Instruments:
             registry=registry,
             buckets=_BUCKETS,
         )
+        self._forbidden: str | None = None
         for kind in ("add_or_update", "removed"):
             self._events.labels(kind)
         for reason in (*(name for _, name in _REASONS), _OTHER):
             self._refusals.labels(reason)
         registry.register(_BuildInfo())
         ProcessCollector(registry=registry)
+
+    @property
+    def forbidden(self) -> str | None:
+        """Why no group may be made, if that was the answer to the last attempt that tells."""
+        return self._forbidden
 
     def told(self, event: PodResctrlEvent) -> None:
         """Count an event."""
@@ -96,6 +102,14 @@ class Instruments:
         """Count a group that could not be made."""
         reason = next((name for kind, name in _REASONS if isinstance(error, kind)), _OTHER)
         self._refusals.labels(reason).inc()
+        if isinstance(error, NoPermissionError):
+            self._forbidden = str(error)
+        elif isinstance(error, CapacityError):  # the kernel looks for an RMID where it may be taken alone
+            self._forbidden = None
+
+    def made(self) -> None:
+        """Take note that a group could be made."""
+        self._forbidden = None
 
     @contextmanager
     def timed(self, event: str) -> Iterator[None]:
@@ -173,10 +187,12 @@ def counted(resctrl: Resctrl[P], instruments: Instruments) -> Resctrl[P]:
 
         def create_group(self, pod_uid: str, control_group: str = "") -> Path:
             try:
-                return super().create_group(pod_uid, control_group)
+                group = super().create_group(pod_uid, control_group)
             except ResctrlError as error:
                 instruments.refused(error)
                 raise
+            instruments.made()
+            return group
 
     return Counted.with_provider(resctrl.fs, resctrl.config)
 
