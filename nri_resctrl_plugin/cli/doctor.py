@@ -67,7 +67,9 @@ def doctor(
     if options.json:
         text = json.dumps(diagnosis.as_json(), indent=2)
     else:
-        text = "\n".join(lines_of(diagnosis, paint_for(sys.stdout, environment), width_of(sys.stdout)))
+        lines = lines_of(diagnosis, paint_for(sys.stdout, environment), width_of(sys.stdout))
+        encoding = sys.stdout.encoding
+        text = "\n".join(lines).encode(encoding, "replace").decode(encoding)  # names are in any language
     try:
         print(text, flush=True)
     except BrokenPipeError:  # `doctor | head`

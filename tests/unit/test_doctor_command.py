@@ -188,6 +188,23 @@ def test_a_reader_that_goes_away() -> None:
     assert run.returncode in {Exit.OK, Exit.UNUSABLE}
 
 
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_terminal_of_few_letters(tmp_path: Path, flags: list[str]) -> None:
+    """What the encoding of standard output does not have is a question mark, and no traceback."""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    run = subprocess.run(
+        [*PROGRAM, *flags, "--socket-path", str(tmp_path / "\N{LATIN SMALL LETTER U WITH DIAERESIS}.sock")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert run.stderr == ""
+    assert ("\\u00fc.sock" if flags else "there is no socket at") in run.stdout
+    assert run.returncode in {Exit.OK, Exit.UNUSABLE}
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_disk_that_is_full() -> None:
     """What cannot be printed is no diagnosis: status 74."""
