@@ -316,7 +316,7 @@ class Sampler(Generic[P]):
         except OSError:  # whoever reads a group is told
             return False
         before, self._domains = self._domains, found
-        return bool(before) and before != found
+        return before != found and any(self._groups.values())  # what is not held is looked up anyway
 
 
 def _allowance() -> float:

@@ -371,6 +371,18 @@ def test_a_domain_that_comes_is_found_in_time(machine: Machine) -> None:
     assert Counter(call.operation for call in machine.fs.calls) == {"read_page": 8}
 
 
+def test_a_first_look_that_fails_costs_no_later_domain(machine: Machine) -> None:
+    """Where the domains could not be listed at first, one that comes meanwhile is found."""
+    (group,) = machine.groups(1)
+    machine.fake.set_online(1, online=False)
+    machine.faults.fail("read_child_dirs", errno.EMFILE, path=machine.resctrl.config.root / "mon_data")
+    assert machine.sampler.sample()[group].domains == (L3,)
+    machine.fake.set_online(1, online=True)
+    machine.later(10)
+    machine.sampler.sample()
+    assert machine.sampler.sample()[group].domains == (L3, OTHER)
+
+
 def test_looking_for_domains_costs_little(machine: Machine) -> None:
     """Every ten seconds the root's mon_data is listed, whatever the number of groups."""
     machine.groups(20)
