@@ -118,17 +118,22 @@ def _require_complete_types(session: nox.Session, package: str, report: str) -> 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run unit tests, scenarios on the fake, and the state machines; the oldest Python measures coverage."""
+    """Run unit tests, scenarios on the fake, and the state machines.
+
+    The oldest Python measures coverage. The newest makes the long searches, which go the same way on each.
+    """
     session.install("-e", ".[nri,metrics]", *_group("test"))
-    pytest = ("pytest", "-n", "auto", "--dist=loadgroup")
+    pytest = ["pytest", "-n", "auto", "--dist=loadgroup", *session.posargs]
+    profile: dict[str, str | None] = {}
+    if session.python != PYTHONS[-1]:
+        pytest += [f"--ignore={path}" for path in SEARCHES]
+        profile["HYPOTHESIS_PROFILE"] = "default"
     if session.python != PYTHONS[0]:
-        # What differs between Pythons shows at any size; the long searches run once, on the oldest.
-        rest = [f"--ignore={path}" for path in SEARCHES]
-        session.run(*pytest, *rest, *session.posargs, env={"HYPOTHESIS_PROFILE": "default"})
+        session.run(*pytest, env=profile)
         return
     session.install(*_group("proto"))  # the committed wire code is compared with a fresh one
     session.run("coverage", "erase")
-    session.run(*pytest, "--cov", "--cov-report=", *session.posargs)
+    session.run(*pytest, "--cov", "--cov-report=", env=profile)
     if not session.posargs:
         session.run("coverage", "report", "--fail-under=95")
         session.run("coverage", "report", f"--include={','.join(PURE_MODULES)}", "--fail-under=100")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from enum import Enum
 
+pytestmark = pytest.mark.xdist_group("transition sweep")  # which walks there are is found out once
+
 Row: TypeAlias = SandboxRule | GroupRule | ContainerRule
 
 WALKS = 3000
