@@ -1,5 +1,6 @@
 """Watch one process, without Kubernetes: `python monitor_pid.py PID` prints a line a second until it ends."""
 
+import glob
 import json
 import sys
 import time
@@ -10,8 +11,7 @@ from resctrl import EmptyPidSetError, GroupReading, RealFs, Resctrl, ResctrlConf
 
 def threads(pid: int) -> list[Tid]:
     """List the threads of a process; none once it has ended."""
-    directory = Path(f"/proc/{pid}/task")
-    return [Tid(int(entry.name)) for entry in directory.iterdir()] if directory.is_dir() else []
+    return [Tid(int(Path(task).name)) for task in glob.glob(f"/proc/{pid}/task/*")]  # noqa: PTH207 - never raises
 
 
 def monitor(resctrl: Resctrl[RealFs], pid: int) -> None:

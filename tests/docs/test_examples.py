@@ -7,12 +7,13 @@ import contextlib
 import functools
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
 import structlog
@@ -83,6 +84,20 @@ def test_monitor_pid_follows_a_process(
     assert third["mbm_local_bytes"] == 2_000_000
     assert said.err == f"process {process.pid} has ended\n"
     assert resctrl.list_groups() == []
+
+
+@pytest.mark.parametrize("kind", [FileNotFoundError, ProcessLookupError])
+def test_monitor_pid_takes_an_end_at_any_moment(monkeypatch: pytest.MonkeyPatch, kind: type[OSError]) -> None:
+    """A process that ends while its threads are listed has none; it is no traceback."""
+
+    def ended(_: object) -> NoReturn:
+        raise kind
+
+    threads = example("monitor_pid").threads
+    assert Tid(os.getpid()) in threads(os.getpid())
+    monkeypatch.setattr(os, "listdir", ended)
+    monkeypatch.setattr(os, "scandir", ended)
+    assert threads(os.getpid()) == []
 
 
 @pytest.fixture
