@@ -13,6 +13,9 @@ Rules:
     5. Reading `tasks` walks every thread of the machine under the one lock of resctrl, so a reconcile does it
        once (`resctrl.reconciling`).
     6. The `tasks` of a control group is never written to: that would change the class of a thread.
+
+It is longer than a module here should be, because half of it is the docstrings of the one class that every
+user reads; the work is in the modules that it imports.
 """
 
 from __future__ import annotations
