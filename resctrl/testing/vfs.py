@@ -3,6 +3,8 @@
 Owns: the walk to a file, permissions, mount points, held descriptors, /proc, the lock. Must not know: what
 resctrl does inside (`resctrl.testing.kernel`), how a test drives its world.
 
+It is long, a short method for each call: apart they would lose the order of checks that they share.
+
 Rules:
     1. Checks stand in the order in which the VFS makes them: of several things wrong, the first is told.
     2. Each system call is atomic; between the chunks of one `write_all` other calls may come.
