@@ -80,7 +80,7 @@ def _load_hypothesis_profile() -> None:
     from hypothesis import HealthCheck, settings  # noqa: PLC0415 - see above
 
     settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.register_profile("ci", settings.get_profile("default"), max_examples=300)
+    settings.register_profile("ci", settings.get_profile("default"), max_examples=200)
     settings.register_profile(
         "full", settings.get_profile("default"), max_examples=2000, stateful_step_count=40
     )
