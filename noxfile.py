@@ -114,7 +114,7 @@ def _require_complete_types(session: nox.Session, package: str, report: str) -> 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests that need no special machine: the oldest Python measures coverage, the newest searches."""
+    """Run what needs no special machine: the oldest Python measures coverage, the newest searches."""
     session.install("-e", ".[nri,metrics]", *_group("test"))
     pytest = ["pytest", "-n", "auto", "--dist=loadgroup", *session.posargs]
     profile: dict[str, str | None] = {}
