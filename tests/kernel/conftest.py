@@ -8,9 +8,7 @@ guest takes both cores of a small machine.
 from __future__ import annotations
 
 import compileall
-from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -40,7 +38,7 @@ _GUEST_TESTS: Final = frozenset(
 )
 _HERE: Final = Path(__file__).parents[2]
 _AT_ONCE: Final = 2
-"""Guests that run side by side: each keeps a processor busy, and a third makes all of them far slower."""
+"""Guests that run side by side: a job keeps one processor busy."""
 
 
 def _is_required(config: pytest.Config) -> bool:
@@ -144,37 +142,17 @@ def begun(request: pytest.FixtureRequest) -> None:
 def outcome_of(
     image: Image, compiled: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], Outcome]]:
-    """What came of a job: they are begun at once, one by one; all side by side when a test waits for one.
-
-    Until then the tests before it boot guests of their own.
-    """
+    """What came of a job: all jobs that this session waits for are begun at once, some side by side."""
     wanted = {
         name for item in request.session.items for mark in item.iter_markers("jobs") for name in mark.args
     }
-    waiting = deque(name for name in JOBS if name in wanted)
-    outcomes: dict[str, Future[Outcome]] = {name: Future() for name in waiting}
 
-    def work() -> None:
-        with suppress(IndexError):
-            while True:
-                do(waiting.popleft())
-
-    def do(name: str) -> None:
+    def do(name: str) -> Outcome:
         job, directory = JOBS[name], tmp_path_factory.mktemp(name)
-        try:
-            run = run_guest(job.command, job.guest, limit=job.limit, job=directory, cwd=_HERE, image=image)
-        except Exception as error:  # noqa: BLE001 - whoever waits for it gets it
-            outcomes[name].set_exception(error)
-        else:
-            outcomes[name].set_result(Outcome(run, directory))
+        run = run_guest(job.command, job.guest, limit=job.limit, job=directory, cwd=_HERE, image=image)
+        return Outcome(run, directory)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        workers = [pool.submit(work)]
-
-        def outcome(name: str) -> Outcome:
-            while len(workers) < _AT_ONCE:
-                workers.append(pool.submit(work))
-            return outcomes[name].result()
-
-        yield outcome
-        waiting.clear()
+        futures: dict[str, Future[Outcome]] = {name: pool.submit(do, name) for name in JOBS if name in wanted}
+        yield lambda name: futures[name].result()
+        pool.shutdown(cancel_futures=True)

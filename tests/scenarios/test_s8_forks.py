@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tests.worlds import World
 
 ROUNDS: Final = 50
-LINEAGES: Final = 2
+LINEAGES: Final = 4
 
 
 @pytest.mark.parametrize("generation", [0.02, 0.001, 0.0], ids=["20ms", "1ms", "0"])
