@@ -184,6 +184,31 @@ def test_a_child_that_comes_after_a_look_that_found_all_well_is_found() -> None:
     run(main())
 
 
+def test_the_last_look_comes_after_a_longer_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that forks may have to wait for the processor; where all is well nobody waits."""
+    waited: list[float] = []
+    sleep = asyncio.sleep
+
+    async def recorded(seconds: float) -> None:
+        waited.append(seconds)
+        await sleep(0)
+
+    async def main() -> None:
+        it = bench()
+        threads = await node(it, pods=1, containers=1)
+        it.plugin._audits.moment = 1.0
+        monkeypatch.setattr(asyncio, "sleep", recorded)
+        await it.plugin.audit_once()
+        assert waited == []
+        stray(it, "c00", threads)
+        await it.plugin.audit_once()
+        monkeypatch.undo()
+        assert waited == [1.0, 5.0]
+        await it.plugin.close()
+
+    run(main())
+
+
 def test_a_look_that_could_not_tell_is_repeated() -> None:
     """Threads that die faster than they are looked up hide one that is outside, but not for ever."""
 
