@@ -170,14 +170,13 @@ def test_the_capacity_is_what_can_be_made(world: World) -> None:
 
 def test_what_is_not_mounted_has_no_groups(world: World) -> None:
     """That is said, rather than that there are none."""
-    resctrl, tid = resctrl_of(world), world.spawn_task()
+    resctrl = resctrl_of(world)
     group = resctrl.create_group("one")
     world.mount_state(mounted=False)
     for ask in (
         resctrl.list_groups,
         resctrl.capacity,
         lambda: resctrl.move_group(group, ""),
-        lambda: resctrl.task_groups(tid),
         lambda: resctrl.create_group("one", "gold"),
     ):
         with pytest.raises(NotMountedError):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nri_resctrl_plugin import ResctrlPluginConfig
-from resctrl import NotMountedError, UnsupportedError
+from resctrl import NotMountedError, TaskGroups, UnsupportedError
 from tests.scenarios.scene import Scene
+from tests.scenarios.test_library import resctrl_of
 from tests.worlds import Capability, Machine
 
 if TYPE_CHECKING:
@@ -58,8 +59,12 @@ async def test_unmounted_and_mounted_by_us(world: World) -> None:
     async with Scene(world, ResctrlPluginConfig(auto_mount=True)) as scene:
         world.mount_state(mounted=False)
         pod, handle = scene.pod("one"), world.new_container(2)
+        library, thread = resctrl_of(world), min(world.threads_of(handle))
+        with pytest.raises(NotMountedError):  # the kernel's own word: there is nothing that it could be in
+            library.task_groups(thread)
         await scene.synchronize([pod], [scene.container(pod, handle)])
         assert world.is_mounted()
+        assert library.task_groups(thread) == TaskGroups("", pod.path.name)
         assert scene.fs.count("mount_resctrl") == 1
         assert scene.told == [pod.there(1, 0), pod.there(1, 1)]
         assert scene.tasks(pod) == world.threads_of(handle)
