@@ -66,7 +66,7 @@ def test_it_leaves_everything_to_look_at(lane: LaneRun) -> None:
     assert (lane.artifacts / "before-removal-last_cmd_status.txt").read_text().strip()
     assert "fakerdt" in (lane.artifacts / "dmesg.txt").read_text()
     lives = {it.name.split(".")[0] for it in lane.artifacts.glob("*.jsonl")}
-    assert len(lives) == 8, "one a start of the program"
+    assert len(lives) == 9, "one a start of the program"
     for life in lives:
         assert _lines(lane.artifacts / f"{life}.events.jsonl"), f"{life} told nothing"
         log = _lines(lane.artifacts / f"{life}.log.jsonl")

@@ -32,21 +32,22 @@ async def test_preexisting_containers_are_assigned(node: Node, program: Program)
 
 
 async def test_startup_removes_prefixed_groups_and_no_others(node: Node, program: Program) -> None:
-    """At both levels what bears the prefix goes; all else stays with what is below it; nothing is told."""
+    """What bears the prefix goes, also below somebody's control group; all else stays; nothing is told."""
     root, mon_groups = node.witness.root, node.witness.mon_groups
     ours, others = node.site.prefix, node.site.others_prefix
     stale = [mon_groups / f"{ours}stale", mon_groups / f"{ours}in-use", root / f"{ours}control"]
     foreign = [mon_groups / f"{others}stays", root / f"{others}control"]
-    # Inside somebody's control group even our prefix is not ours to sweep.
-    foreign.append(foreign[1] / "mon_groups" / f"{ours}inside")
-    for path in (*stale, *foreign):
+    inside = foreign[1] / "mon_groups"  # with placement, which is on, the program makes groups there too
+    stale.append(inside / f"{ours}inside")
+    foreign.append(inside / f"{others}inside")
+    for path in (*foreign, *stale):
         await node.others.make(path)
     sleeper = subprocess.Popen(["sleep", "1000000"])  # noqa: ASYNC220 - starting is a fork
     try:
         (stale[1] / "tasks").write_text(str(sleeper.pid))
         assert node.witness.tasks(stale[1]) == {sleeper.pid}
         without = sum(
-            not name.startswith(ours) for at in (root, mon_groups) for name in node.witness.groups(at)
+            not name.startswith(ours) for at in (root, mon_groups, inside) for name in node.witness.groups(at)
         )
         async with node.kubelet() as kubelet:
             pod = await kubelet.pod()
@@ -58,7 +59,7 @@ async def test_startup_removes_prefixed_groups_and_no_others(node: Node, program
                 it: record[it] for it in ("removed", "removal_failures", "removal_race", "non_prefix_groups")
             }
             assert counts == {
-                "removed": 3, "removal_failures": 0, "removal_race": 0, "non_prefix_groups": without
+                "removed": 4, "removal_failures": 0, "removal_race": 0, "non_prefix_groups": without
             }  # fmt: skip
             assert not any(path.exists() for path in stale)
             assert all(path.is_dir() for path in foreign)

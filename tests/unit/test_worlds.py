@@ -289,9 +289,22 @@ def test_resting_rmids_are_waited_for() -> None:
     """A scenario begins when, of what others freed, so much can have come back that it finds room."""
     begin = time.monotonic()
     resting = Resting(0.3)
-    resting.wait(0)
+    resting.wait(0, pytest.fail)
     resting.freed(80)
-    resting.wait(96)
+    resting.wait(96, pytest.fail)
     assert time.monotonic() - begin < 0.3
-    resting.wait(95)
+    resting.wait(95, lambda _: False)
     assert time.monotonic() - begin >= 0.3
+
+
+def test_rmids_that_are_back_are_not_waited_for() -> None:
+    """Where there is room for a few groups at once they are made to see whether the rest came back."""
+    resting = Resting(60.0)
+    resting.freed(63)
+    answers = iter([False, False, True])
+    resting.wait(63, lambda count: count > 0 and next(answers))
+    assert next(answers, None) is None
+    resting.wait(63, pytest.fail)  # all but the few that were tried are back
+    few = Resting(0.05)
+    few.freed(30)
+    few.wait(30, pytest.fail)  # too few RMIDs for that: the longest limbo is waited for

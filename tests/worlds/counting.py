@@ -1,6 +1,7 @@
-"""What a scenario may do to the counters of a machine.
+"""What the code under test reaches a machine with, and what a scenario may do to the machine's counters.
 
-Owns: counters that refuse, and domains whose counts part. Must not know: groups of a scenario, or its claims.
+Owns: counters that refuse, domains whose counts part, how many groups were made. Must not know: a scenario's
+groups, or its claims.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from resctrl import FsProvider, RealFs
+from resctrl import RealFs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from resctrl import Reader
 
-__all__ = ["Counting", "GuestCounting", "HardwareCounting", "RefusingFs"]
+__all__ = ["Counting", "GuestCounting", "HardwareCounting", "RefusingFs", "TallyFs"]
 
 _MON_DATA: Final = Path("/sys/fs/resctrl/mon_data")
 _FAULT: Final = Path("/sys/module/fakerdt/parameters/fail")
@@ -28,7 +29,7 @@ _CPUS: Final = Path("/sys/devices/system/cpu")
 class Counting(Protocol):
     """The counters of a machine."""
 
-    fs: FsProvider
+    fs: TallyFs
     """What the code under test reads them with."""
 
     def refused(self, word: str) -> AbstractContextManager[None]:
@@ -44,7 +45,7 @@ class GuestCounting:
     """The guest: its hardware can be made to refuse, and its processors be taken offline."""
 
     def __init__(self) -> None:
-        self.fs: FsProvider = RealFs()
+        self.fs = TallyFs()
 
     @contextmanager
     def refused(self, word: str) -> Iterator[None]:
@@ -78,7 +79,7 @@ class HardwareCounting:
 
     def __init__(self) -> None:
         self._refusing = RefusingFs()
-        self.fs: FsProvider = self._refusing
+        self.fs: TallyFs = self._refusing
 
     @contextmanager
     def refused(self, word: str) -> Iterator[None]:
@@ -94,8 +95,25 @@ class HardwareCounting:
         return frozenset()
 
 
-class RefusingFs(RealFs):
-    """The file system of this machine, but that its counters can be made to say a word.
+class TallyFs(RealFs):
+    """The file system of this machine; it counts the groups that it makes.
+
+    Attributes:
+        made: How many directories were made.
+    """
+
+    __slots__ = ("made",)
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def create_dir(self, path: Path) -> None:
+        super().create_dir(path)
+        self.made += 1
+
+
+class RefusingFs(TallyFs):
+    """It too, but that its counters can be made to say a word.
 
     Attributes:
         word: What they say; None lets them count.
@@ -104,6 +122,7 @@ class RefusingFs(RealFs):
     __slots__ = ("word",)
 
     def __init__(self) -> None:
+        super().__init__()
         self.word: str | None = None
 
     def read_text(self, path: Path) -> str:

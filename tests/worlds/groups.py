@@ -45,10 +45,18 @@ class RawFiles(Protocol):
 
 
 class OsFiles:
-    """System calls without anything of ours between."""
+    """System calls without anything of ours between.
+
+    Attributes:
+        made: How many directories were made.
+    """
+
+    def __init__(self) -> None:
+        self.made = 0
 
     def mkdir(self, path: Path) -> None:
         os.mkdir(path)  # noqa: PTH102 - the bare call
+        self.made += 1
 
     def rmdir(self, path: Path) -> None:
         os.rmdir(path)  # noqa: PTH106 - the bare call

@@ -7,15 +7,17 @@ Rules:
        threads are children of our own first process. An observer looks at the files itself.
     2. In the guest the world may unmount resctrl. On hardware it must not: there it leaves the mounts of
        everybody else first, and unmounts for itself alone.
-    3. RMIDs that a scenario freed rest. The next scenario begins when enough can have come back.
+    3. RMIDs that a scenario freed rest. The next scenario begins when enough have come back: every group that
+       is made is counted, whoever makes it.
 """
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -30,7 +32,7 @@ from tests.worlds.protocol import Capability, ContainerHandle, Machine, WorldMis
 from tests.worlds.tasks import Tasks, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
 __all__ = ["RUN_PREFIX", "HardwareSite", "KernelSite", "RealWorld"]
@@ -46,6 +48,10 @@ _COOLS: Final = 1.5
 """Seconds that a group's few cache lines take on hardware to be few enough."""
 _A_SCENARIO: Final = 16
 """How many RMIDs a scenario may use, those apart that it uses up on purpose."""
+_A_PROBE: Final = 8
+"""How many RMIDs are asked for at once to see whether the rest came back."""
+_POLL: Final = 0.02
+"""Seconds from one probe to the next."""
 
 
 class Mounting(Protocol):
@@ -112,14 +118,25 @@ class Resting:
         """Note that so many were freed now."""
         self._until.append((time.monotonic() + self.seconds, count))
 
-    def wait(self, room: int) -> None:
-        """Wait until a scenario finds enough of so many RMIDs."""
-        while True:
-            now = time.monotonic()
-            self._until = [(end, count) for end, count in self._until if end > now]
-            if not self._until or sum(count for _, count in self._until) + _A_SCENARIO <= room:
+    def wait(self, room: int, are_back: Callable[[int], bool]) -> None:
+        """Wait until a scenario finds enough of so many RMIDs.
+
+        Args:
+            room: How many there are, without those that others hold.
+            are_back: Makes so many groups at once and removes them; False where one is refused.
+        """
+        while not self._are_enough(room):
+            # Whatever the kernel looks through it looks through at once: so these tell of all the others.
+            if room >= _A_PROBE + 2 * _A_SCENARIO and are_back(_A_PROBE):
+                self._until.clear()
+                self.freed(_A_PROBE)
                 return
-            time.sleep(self._until[0][0] - now)
+            time.sleep(_POLL)
+
+    def _are_enough(self, room: int) -> bool:
+        now = time.monotonic()
+        self._until = [(end, count) for end, count in self._until if end > now]
+        return not self._until or sum(count for _, count in self._until) + _A_SCENARIO <= room
 
 
 @frozen
@@ -137,13 +154,14 @@ class _Shared:
     mounting: Mounting
     counting: Counting
     resting: Resting
+    files: OsFiles = field(factory=OsFiles)
 
 
 class RealWorld(RawGroups):
     """A real machine for one scenario."""
 
     def __init__(self, shared: _Shared, number: int, machine: Machine) -> None:
-        super().__init__(OsFiles(), _ROOT, shared.prefix, shared.others_prefix)
+        super().__init__(shared.files, _ROOT, shared.prefix, shared.others_prefix)
         self.name = shared.name
         self.fs: FsProvider = shared.counting.fs
         self.pid_source: PidSource = CgroupPidSource()
@@ -157,9 +175,11 @@ class RealWorld(RawGroups):
         self._cgroup = shared.home / f"world{number}"
         self._cgroup.mkdir()
         self.mount_state(mounted=machine is not Machine.WITHOUT_RESCTRL)
-        self._room = _num_rmids() - 1 - len(self.groups_in(_ROOT)) - len(self.groups_in(self._mon_groups))
+        room = _num_rmids() - 1 - len(self.groups_in(_ROOT)) - len(self.groups_in(self._mon_groups))
         self.lacks = shared.mounting.lacks | _lacks()
-        shared.resting.wait(self._room)
+        if Capability.LIMBO not in self.lacks:
+            shared.resting.wait(room, self._are_back)
+        self._made_before = self._made_so_far()
 
     def new_container(self, threads: int = 1, *, depth: int = 0) -> ContainerHandle:
         """Start a container."""
@@ -245,15 +265,6 @@ class RealWorld(RawGroups):
         """Let domains count apart."""
         return self._shared.counting.part_domains()
 
-    @contextmanager
-    def use_up_rmids(self) -> Iterator[None]:
-        """Fill the machine."""
-        try:
-            with super().use_up_rmids():
-                yield
-        finally:
-            self._shared.resting.freed(self._room)
-
     def mount_state(self, *, mounted: bool) -> None:
         """Mount or unmount."""
         if mounted and not self.is_mounted():
@@ -268,12 +279,34 @@ class RealWorld(RawGroups):
     def close(self) -> None:
         """Kill the processes, remove groups and cgroups."""
         with ExitStack() as stack:  # the last first, each whatever came of those before
-            stack.callback(self._shared.resting.freed, _A_SCENARIO)
+            stack.callback(lambda: self._shared.resting.freed(self._made_so_far() - self._made_before))
             stack.callback(cgroup_dirs.remove_tree, self._cgroup)
             if self._machine is not Machine.WITHOUT_RESCTRL:
                 stack.callback(self.remove_groups)
                 stack.callback(self.mount_state, mounted=True)
             stack.callback(cgroup_dirs.kill, self._cgroup)
+
+    def _made_so_far(self) -> int:
+        """Return how many groups were made by everybody who knows this machine."""
+        return self._shared.counting.fs.made + self._shared.files.made
+
+    def _are_back(self, count: int) -> bool:
+        """Tell whether so many groups can be made at once."""
+        made = []
+        try:
+            for number in range(count):
+                path = self._mon_groups / f"{self.others_prefix}probe_{number}"
+                self._raw.mkdir(path)
+                made.append(path)
+        except OSError as error:
+            if error.errno not in {errno.EBUSY, errno.ENOSPC}:
+                raise
+            return False
+        else:
+            return True
+        finally:
+            for path in made:
+                self._raw.rmdir(path)
 
     def _new_cgroup(self) -> ContainerHandle:
         """Make a container's cgroup, with nothing in it."""
