@@ -38,9 +38,9 @@ __all__ = [
 
 _LIMIT: Final = 800.0
 _MACHINES: Final = {
-    # As many RMIDs as a real processor has, so that those in limbo are not missed; limbo is short, but real.
-    # Two L3 caches, so that domains can be told apart.
-    Machine.FULL: GuestConfig(num_rmids=256, num_closids=6, decay_ms=200, sockets=2),
+    # Few RMIDs, since scenarios use them up; limbo is short, but real. Two L3 caches, so that domains can be
+    # told apart.
+    Machine.FULL: GuestConfig(num_rmids=64, num_closids=6, decay_ms=200, sockets=2),
     Machine.WITHOUT_RESCTRL: GuestConfig.without_rdt(),
     Machine.WITHOUT_MONITORING: GuestConfig.allocation_only(),
 }

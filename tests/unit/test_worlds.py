@@ -285,13 +285,18 @@ def test_no_task_outlives_its_session() -> None:
         wait_until(partial(is_gone, tid), f"the end of {tid}")
 
 
+def unasked(count: int) -> bool:
+    """Fail: nobody was to try how many groups can be made."""
+    pytest.fail(f"{count} groups were tried")
+
+
 def test_resting_rmids_are_waited_for() -> None:
     """A scenario begins when, of what others freed, so much can have come back that it finds room."""
     begin = time.monotonic()
     resting = Resting(0.3)
-    resting.wait(0, pytest.fail)
+    resting.wait(0, unasked)
     resting.freed(80)
-    resting.wait(96, pytest.fail)
+    resting.wait(96, unasked)
     assert time.monotonic() - begin < 0.3
     resting.wait(95, lambda _: False)
     assert time.monotonic() - begin >= 0.3
@@ -304,7 +309,7 @@ def test_rmids_that_are_back_are_not_waited_for() -> None:
     answers = iter([False, False, True])
     resting.wait(63, lambda count: count > 0 and next(answers))
     assert next(answers, None) is None
-    resting.wait(63, pytest.fail)  # all but the few that were tried are back
+    resting.wait(63, unasked)  # all but the few that were tried are back
     few = Resting(0.05)
     few.freed(30)
-    few.wait(30, pytest.fail)  # too few RMIDs for that: the longest limbo is waited for
+    few.wait(30, unasked)  # too few RMIDs for that: the longest limbo is waited for
