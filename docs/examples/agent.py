@@ -30,8 +30,8 @@ def _report(sampler: Sampler[RealFs], pods: Iterable[PodResctrlAddOrUpdate]) -> 
     for group in groups.keys() ^ sampler.groups:
         (sampler.add if group in groups else sampler.discard)(group)
     for group, reading in sampler.sample().items():
-        counts = {event: reading.total(event).amount for event in reading.events}
-        structlog.get_logger().info("sample", pod=groups[group], group=group, **counts)
+        totals = {event: reading.total(event) for event in reading.events}  # each says if it is complete
+        structlog.get_logger().info("sample", pod=groups[group], group=group, **totals)
 
 
 if __name__ == "__main__":
