@@ -26,14 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.kernel import debian
-from tests.kernel.errors import (
-    BuildError,
-    KernelLaneError,
-    MissingQemuError,
-    MissingToolsError,
-    NoImageError,
-    PackageError,
-)
+from tests.kernel.errors import BuildError, KernelLaneError, MissingToolsError, NoImageError, PackageError
 from tests.kernel.hooks import apply_hooks, install_model
 from tests.kernel.image import (
     HERE,
@@ -50,7 +43,7 @@ from tests.kernel.image import (
     sha256,
     source_digests,
 )
-from tests.kernel.qemu import QEMU_PACKAGE, find_qemu
+from tests.kernel.qemu import QEMU, QEMU_PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -81,6 +74,8 @@ _PROGRAMS: Final = {
     "perl": "perl",
 }
 _HEADERS: Final = {"stdio.h": "libc6-dev", "libelf.h": "libelf-dev"}
+_IN_USE: Final = {QEMU: QEMU_PACKAGE, "strace": "strace"}
+"""What the lane's tests run, in a guest too: it sees the host's programs. Program -> Debian package."""
 
 
 def missing_tools() -> dict[str, str]:
@@ -273,12 +268,9 @@ def _ensure_busybox(cache: Path) -> None:
 
 
 def _install_what_is_missing(environ: Mapping[str, str]) -> None:
-    """Install QEMU, the build tools unless an image is named, and get package lists where there are none."""
+    """Install what the tests run, the build tools unless an image is named, and get missing package lists."""
     wanted = set() if environ.get(PREBUILT) else set(missing_tools().values())
-    try:
-        find_qemu()
-    except MissingQemuError:
-        wanted.add(QEMU_PACKAGE)
+    wanted.update(package for program, package in _IN_USE.items() if shutil.which(program) is None)
     if wanted:
         _say(f"installing {' '.join(sorted(wanted))}")
     debian.install(sorted(wanted))

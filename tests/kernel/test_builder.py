@@ -428,6 +428,16 @@ class TestBuild:
         with pytest.raises(NotRootError):
             debian.refresh_lists()
 
+    @pytest.mark.parametrize("missing", ["strace", "qemu-system-x86_64"])
+    def test_install_brings_what_guests_use(self, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+        """Where all else is there, also the image: a guest runs this machine's strace, and QEMU runs it."""
+        installed: list[str] = []
+        monkeypatch.setattr(shutil, "which", lambda name: None if name == missing else f"/usr/bin/{name}")
+        monkeypatch.setattr(debian, "install", installed.extend)
+        monkeypatch.setattr(build, "package_version", lambda: "6.12.1-1")
+        build._install_what_is_missing({PREBUILT: "/given"})
+        assert installed == [missing.removesuffix("_64")]
+
     def test_step_failure(self, tmp_path: Path) -> None:
         """A failing step is named, with the end of its output."""
         with pytest.raises(BuildError, match=r"(?s)^shaping: status 3\n.*too hot$") as caught:

@@ -193,6 +193,15 @@ class TestAssign:
         ]
         assert bench_assign.calls_between_marks(trace) == {"ours": {"openat": 1, "write": 2}}
 
+    def test_calls_that_were_not_counted_miss_their_bars(self) -> None:
+        """Without strace the two bars for calls are not claimed, and the command's status says so."""
+        ways = (bench_assign.CLASSIC, bench_assign.OURS, bench_assign.RECONCILE)
+        times = {way: [time] for way, time in zip(ways, (10.0, 2.0, 9.0), strict=True)}
+        found = bench_assign.Found({"1000": times}, {}, {}, "6.12")
+        untold = "calls (not counted: strace is not installed)"
+        assert found.missed() == [untold]
+        assert f"Missed: {untold}." in bench_assign.page_of(found, "here", 1).text()
+
     def test_a_missed_bar_is_told(self) -> None:
         """Each of the three bars by itself."""
         ways = (bench_assign.CLASSIC, bench_assign.OURS, bench_assign.RECONCILE)
