@@ -147,8 +147,11 @@ def outcome_of(
         name for item in request.session.items for mark in item.iter_markers("jobs") for name in mark.args
     }
 
+    # Here and not in the threads: pytest's factory is not made for two at once.
+    directories = {name: tmp_path_factory.mktemp(name) for name in wanted}
+
     def do(name: str) -> Outcome:
-        job, directory = JOBS[name], tmp_path_factory.mktemp(name)
+        job, directory = JOBS[name], directories[name]
         run = run_guest(job.command, job.guest, limit=job.limit, job=directory, cwd=_HERE, image=image)
         return Outcome(run, directory)
 
