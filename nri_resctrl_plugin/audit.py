@@ -150,7 +150,7 @@ class Audits(Generic[P]):
         if isinstance(ended, Exception):
             tally.fail(RetrySubject.GROUP, pod_uid, ended)
             return
-        unchanged = {each.sandbox_id for each in driver.table.sandboxes() if each in sandboxes}
+        unchanged = {each.sandbox_id for each in driver.table.sandboxes_of(pod_uid) if each in sandboxes}
         for sandbox_id in ended:
             if sandbox_id not in unchanged:
                 continue

@@ -24,6 +24,7 @@ from nri_resctrl_plugin.pods_phases import (
 
 if TYPE_CHECKING:
     from nri_resctrl_plugin.events import PodResctrlAddOrUpdate, ResctrlGroupState
+    from nri_resctrl_plugin.pods_records import SandboxRecord
     from nri_resctrl_plugin.pods_state import State
 
 __all__ = ["Questions"]
@@ -97,12 +98,18 @@ class Questions:
 
     def sandboxes(self) -> tuple[LiveSandbox, ...]:
         """Sandboxes that live as far as events told, in the order of arrival."""
-        return tuple(
-            LiveSandbox(sandbox.sandbox_id, sandbox.pod_uid, sandbox.cgroup, sandbox.cgroups())
-            for sandbox in self._state.sandboxes.values()
-            if sandbox.phase is SandboxPhase.LIVE
-        )
+        known = self._state.sandboxes.values()
+        return tuple(_live(sandbox) for sandbox in known if sandbox.phase is SandboxPhase.LIVE)
+
+    def sandboxes_of(self, pod_uid: PodUid) -> tuple[LiveSandbox, ...]:
+        """Those of one pod; none of a pod that is not known. Costs nothing for the others."""
+        pod = self._state.pods.get(pod_uid)
+        return () if pod is None else tuple(map(_live, pod.sandboxes.values()))
 
     def orphans(self) -> tuple[PodUid, ...]:
         """Pods that are gone and whose groups could not all be deleted, in the order of appearance."""
         return tuple(uid for uid, pod in self._state.pods.items() if pod.phase is GroupPhase.ORPHAN)
+
+
+def _live(sandbox: SandboxRecord) -> LiveSandbox:
+    return LiveSandbox(sandbox.sandbox_id, sandbox.pod_uid, sandbox.cgroup, sandbox.cgroups())

@@ -214,6 +214,8 @@ class PodsWorld(PodsTruth):
             creating = isinstance(work, CreateGroup)
             assert table.busy(pod_uid) == (work is not None)
             assert table.knows_pod(pod_uid) == (pod_uid in lives)
+            own = [each for each in table.sandboxes() if each.pod_uid == pod_uid]
+            assert Counter(table.sandboxes_of(pod_uid)) == Counter(own)
             assert table.group_state(pod_uid) == self._group(pod_uid)
             assert table.creation_pending(pod_uid) == (
                 pod_uid in lives and (creating or pod_uid in self.create_due)

@@ -21,6 +21,7 @@ from nri_resctrl_plugin import (
     PodResctrlRemoved,
     PodUid,
     RetrySubject,
+    pods_questions,
 )
 from resctrl import CapacityError, ResctrlIOError
 from tests.plugin_support import Bench, ManualExecutor, bench, cgroup_of, container, pod, run
@@ -29,6 +30,8 @@ from tests.real_cgroups import index_of, own_cgroup, traced
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nri_resctrl_plugin.pods import LiveSandbox
+    from nri_resctrl_plugin.pods_records import SandboxRecord
     from resctrl import Tid
 
 
@@ -89,6 +92,27 @@ def test_an_audit_of_what_is_in_order_reads_each_thing_once() -> None:
         await it.plugin.close()
 
     run(main())
+
+
+def test_a_census_asks_for_each_pod_a_fixed_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the event loop its work grows with the pods, not with their square."""
+    asked: list[SandboxRecord] = []
+    answer = pods_questions._live
+
+    def counted(sandbox: SandboxRecord) -> LiveSandbox:
+        asked.append(sandbox)
+        return answer(sandbox)
+
+    async def main(pods: int) -> float:
+        it = bench()
+        await node(it, pods=pods, containers=1)
+        asked.clear()
+        await it.plugin.audit_once()
+        await it.plugin.close()
+        return len(asked) / pods
+
+    monkeypatch.setattr(pods_questions, "_live", counted)
+    assert [run(main(pods)) for pods in (1, 3, 6)] == [4, 4, 4]
 
 
 def test_a_container_that_came_later_is_looked_at_once_too() -> None:

@@ -409,7 +409,16 @@ def test_sandboxes() -> None:
     table.apply(PodStopped(B1.sandbox_id))
     told = ContainerCgroup(cgroups_path="/a1", cgroup_parent="/slice", pid=7)
     seen = (ContainerCgroup(cgroups_path="/x"), ContainerCgroup(cgroups_path="/z"))
-    assert table.sandboxes() == (LiveSandbox(A1.sandbox_id, A, told, seen),)
+    assert table.sandboxes() == table.sandboxes_of(A) == (LiveSandbox(A1.sandbox_id, A, told, seen),)
+
+
+def test_sandboxes_of_one_pod() -> None:
+    """Its own, with the one that it was re-created in; not those of others."""
+    table = running(PodStarted(A2), PodStarted(B1))
+    assert [each.sandbox_id for each in table.sandboxes_of(A)] == [A1.sandbox_id, A2.sandbox_id]
+    table.apply(PodStopped(A1.sandbox_id))
+    assert [each.sandbox_id for each in table.sandboxes_of(A)] == [A2.sandbox_id]
+    assert [each.sandbox_id for each in table.sandboxes()] == [A2.sandbox_id, B1.sandbox_id]
 
 
 def test_words_about_a_sandbox_are_equal() -> None:
