@@ -3,8 +3,9 @@
     python benchmarks/bench_memory.py [--runs 3]
 
 Each run starts the program in a fresh process, as `nri-resctrl-plugin run` does, lets it register, tells it
-everything that exists (4 KB a pod, 10 KB a container), and waits until every container is reconciled. Then it
-is told everything anew over a new connection, several times, as after restarts of the runtime.
+everything that exists (4 KB a pod, 10 KB a container), waits until every container is reconciled, and has it
+make an audit. Then it is told everything anew over a new connection, several times, as after restarts of the
+runtime.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Bars:
     """What must hold, in MB.
 
     Attributes:
-        settled: When everything is reconciled.
+        settled: When everything is reconciled and was audited.
         peak: At any time; None where nothing is asked.
     """
 
@@ -49,7 +50,7 @@ class Reading:
 
     Attributes:
         started: Resident after it registered.
-        settled: Resident when everything was reconciled.
+        settled: Resident when everything was reconciled and audited.
         peak: The most that was ever resident until then, as the kernel kept count.
         again: Resident after the last repeated listing.
         again_peak: The most that was ever resident in the whole run.
@@ -70,6 +71,7 @@ def one_run(node: Node, parts: Sequence[bytes], reconnects: int = RECONNECTS) ->
             started = program.resident
             runtime.synchronize(parts)
             program.reconciled()
+            program.audit()
             program.at_rest()
             settled, peak = program.resident, program.peak
         for _ in range(reconnects):

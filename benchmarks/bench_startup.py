@@ -3,12 +3,14 @@
     python benchmarks/bench_startup.py [--runs 5]
 
 Each run starts the program in a fresh process and tells it everything that exists, as a runtime does at the
-start of a plugin. Reply: from the moment at which a message's last byte was handed to the kernel until its
-answer was read, all messages together. Reconciled: from the first byte until the event that tells the last
-container complete. Stall: the longest time for which the event loop could not run anything else, from the
-first byte until a second after the end. By its own work: what the process itself spent on a processor of
-that; on a shared machine others take the rest. The bar is for the longest of all runs by its own work, and
-for the median of what anybody caused.
+start of a plugin; then it has it make one audit. Reply: from the moment at which a message's last byte was
+handed to the kernel until its answer was read, all messages together. Reconciled: from the first byte until
+the event that tells the last container complete. Stall: the longest time for which the event loop could not
+run anything else, from the first byte until a second after the end, and during the audit. By its own doing:
+that left out for which the loop's thread was ready and the kernel gave it no processor; on a shared machine
+others take it. What the program computes, what blocks it and what its other thread withholds remain.
+The bar is for every run: the longest of all by the program's own doing. How many runs stalled longer by
+anybody's doing is told beside it.
 """
 
 from __future__ import annotations
@@ -34,6 +36,34 @@ if TYPE_CHECKING:
 
 STALL_BAR_MS: Final = 50.0
 REPLY_BAR_MS: Final = 200.0
+RULE: Final = (
+    f"The bar of {STALL_BAR_MS:g} ms is missed where in any run the loop stands still for longer by the "
+    "program's own doing: that left out for which its thread was ready and the kernel gave it no "
+    f"processor. The bar of {REPLY_BAR_MS:g} ms is for the median."
+)
+
+
+@frozen
+class Stretch:
+    """A part of a run.
+
+    Attributes:
+        took: How long it was, milliseconds.
+        stall: The longest stall of the loop, milliseconds.
+        own: The longest that the program held it up by itself, milliseconds.
+        calls: How often each call of the file system was made.
+    """
+
+    took: float
+    stall: float
+    own: float
+    calls: Mapping[str, int]
+
+    @classmethod
+    def of(cls, took: float, seen: Mapping[str, object]) -> Stretch:
+        """Take what the watch saw, and how many seconds it was."""
+        stall, own = cast("float", seen["stall"]), cast("float", seen["own"])
+        return cls(took * 1000, stall * 1000, own * 1000, cast("Mapping[str, int]", seen["calls"]))
 
 
 @frozen
@@ -42,19 +72,20 @@ class Start:
 
     Attributes:
         reply: All messages together, milliseconds.
-        reconciled: Until everything was told complete, milliseconds.
-        stall: The longest stall of the loop, milliseconds.
-        own: The longest that the process held it up by itself, milliseconds.
         events: How many events were told.
-        calls: How often each call of the file system was made.
+        startup: Until everything was told complete.
+        audit: The audit after it.
     """
 
     reply: float
-    reconciled: float
-    stall: float
-    own: float
     events: int
-    calls: Mapping[str, int]
+    startup: Stretch
+    audit: Stretch
+
+    @property
+    def stretches(self) -> Mapping[str, Stretch]:
+        """Its parts, by name."""
+        return {"startup": self.startup, "audit": self.audit}
 
 
 def start(node: Node, parts: Sequence[bytes]) -> Start:
@@ -70,16 +101,12 @@ def start(node: Node, parts: Sequence[bytes]) -> Start:
         reply = sum(runtime.synchronize(parts))
         program.reconciled()
         time.sleep(1.0)  # what it does afterwards counts too
-        seen = program.report()
+        startup = Stretch.of(program.last - began, program.report())
         check(node, machine)
-        return Start(
-            reply * 1000,
-            (program.last - began) * 1000,
-            cast("float", seen["stall"]) * 1000,
-            cast("float", seen["own"]) * 1000,
-            program.events,
-            cast("Mapping[str, int]", seen["calls"]),
-        )
+        began = time.time()
+        program.audit()
+        audit = Stretch.of(time.time() - began, program.report())
+        return Start(reply * 1000, program.events, startup, audit)
 
 
 def check(node: Node, machine: Machine) -> None:
@@ -100,44 +127,34 @@ def main() -> int:
     page = Page(
         "startup",
         "Startup",
-        "The program is told everything that exists. The cgroups and the resctrl are plain files, so each "
-        "system call is real but the kernel's own work on groups is not in it.",
+        "The program is told everything that exists, and audits it. The cgroups and the resctrl are plain "
+        "files, so each system call is real but the kernel's own work on groups is not in it.",
         "python benchmarks/bench_startup.py",
     )
     rows: list[tuple[object, ...]] = []
-    shown, counted, missed = [], [], []
+    shown, counted, bars_missed = [], [], []
     for size in SIZES:
         node = Node(size)
         parts = node.parts()
         runs = [start(node, parts) for _ in range(arguments.runs)]
-        reply, reconciled = (
-            Spread.of([run.reply for run in runs]),
-            Spread.of([run.reconciled for run in runs]),
-        )
-        stall, own = Spread.of([run.stall for run in runs]), Spread.of([run.own for run in runs])
-        rows += [
-            (f"{size}: reply", f"{reply:.0f}", f"{REPLY_BAR_MS:g}"),
-            (f"{size}: reconciled", f"{reconciled:.0f}", ""),
-            (f"{size}: longest stall", f"{stall:.1f}", ""),
-            (f"{size}: longest stall by its own work", f"{own:.1f}", f"{STALL_BAR_MS:g}"),
-        ]
+        rows += rows_of(size, runs)
+        reply = Spread.of([run.reply for run in runs]).median
         name = f"{size.pods} pods"
-        shown += [
-            Bar(f"{name}, longest stall", own.median, f"{own.median:.1f} ms", STALL_BAR_MS),
-            Bar(f"{name}, reply", reply.median, f"{reply.median:.0f} ms", REPLY_BAR_MS, 1),
-        ]
-        require(all(run.calls == runs[0].calls for run in runs), "each run makes the same calls")
+        for part in runs[0].stretches:
+            own = max(run.stretches[part].own for run in runs)
+            shown.append(Bar(f"{name}, {part}: longest stall", own, f"{own:.1f} ms", STALL_BAR_MS))
+        shown.append(Bar(f"{name}, reply", reply, f"{reply:.0f} ms", REPLY_BAR_MS, 1))
         counted.append(exact(size, runs[0], parts))
-        missed += [f"{size}: stall"] * (max(own.most, stall.median) > STALL_BAR_MS)
-        missed += [f"{size}: reply"] * (reply.median > REPLY_BAR_MS)
+        require(all(exact(size, run, parts) == counted[-1] for run in runs), "each run makes the same calls")
+        bars_missed += missed(size, runs)
     names = list(dict.fromkeys(name for counts in counted for name in counts))
     page.facts = {
         "runs": f"{arguments.runs} fresh processes for each size; median (least to most)",
         "priority": f"nice {os.nice(0)}, the program and its runtime",
     }
     page.parts = [
-        table(["milliseconds", "took", "bar"], rows),
-        f"Bars: {', '.join(missed) or 'none'} missed.",
+        table(["milliseconds", "took", "bar", f"runs over {STALL_BAR_MS:g} ms"], rows),
+        f"Bars: {', '.join(bars_missed) or 'none'} missed. {RULE}",
         "The same in each run:",
         table(
             ["exact counts", *(f"{size.pods} pods" for size in SIZES)],
@@ -149,7 +166,34 @@ def main() -> int:
         "the longest stall and the reply by size",
     )
     page.write(arguments.out)
-    return 1 if missed else 0
+    return 1 if bars_missed else 0
+
+
+def rows_of(size: Size, runs: Sequence[Start]) -> list[tuple[object, ...]]:
+    """Return a size's lines: what, how long, its bar, and how many of the runs stalled for longer."""
+    reply = Spread.of([run.reply for run in runs])
+    rows: list[tuple[object, ...]] = [(f"{size}: reply", f"{reply:.0f}", f"{REPLY_BAR_MS:g}", "")]
+    for part in runs[0].stretches:
+        stretches = [run.stretches[part] for run in runs]
+        stalls, owns = [each.stall for each in stretches], [each.own for each in stretches]
+        rows += [
+            (f"{size}: {part}", f"{Spread.of([each.took for each in stretches]):.0f}", "", ""),
+            (f"{size}: {part}: longest stall", f"{Spread.of(stalls):.1f}", "", _over(stalls)),
+            (f"{size}: {part}: by its own doing", f"{Spread.of(owns):.1f}", f"{STALL_BAR_MS:g}", _over(owns)),
+        ]
+    return rows
+
+
+def _over(stalls: Sequence[float]) -> str:
+    return f"{sum(stall > STALL_BAR_MS for stall in stalls)} of {len(stalls)}"
+
+
+def missed(size: Size, runs: Sequence[Start]) -> list[str]:
+    """Return the bars that were missed, by the rule that the page states."""
+    found = [f"{size}: reply"] * (Spread.of([run.reply for run in runs]).median > REPLY_BAR_MS)
+    for part in runs[0].stretches:
+        found += [f"{size}: {part}: stall"] * any(run.stretches[part].own > STALL_BAR_MS for run in runs)
+    return found
 
 
 def exact(size: Size, run: Start, parts: Sequence[bytes]) -> Mapping[str, int]:
@@ -160,7 +204,11 @@ def exact(size: Size, run: Start, parts: Sequence[bytes]) -> Mapping[str, int]:
         "messages": len(parts),
         "bytes of messages": sum(map(len, parts)),
         "events": run.events,
-        **{f"calls: {name}": count for name, count in sorted(run.calls.items())},
+        **{
+            f"calls of the {part}: {name}": count
+            for part, stretch in run.stretches.items()
+            for name, count in sorted(stretch.calls.items())
+        },
     }
 
 

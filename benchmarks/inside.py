@@ -6,7 +6,8 @@ the library asked for. Must not know: what is done with them, and anything that 
 Rules:
     1. The program is started by its own entry point, with its own flags; nothing of it is left out.
     2. The watch is a task of the program's own loop that wakes every millisecond. By how much it is late is
-       how long nothing else could run either.
+       how long nothing else could run either. How long of that its thread was ready and had no processor is
+       the kernel's own account; blocking, computing and waiting for the worker are the program's doing.
     3. Where nobody watches, nothing is loaded here that the program would not load itself, or would load
        otherwise.
 """
@@ -20,7 +21,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import resctrl
 from benchmarks.files import FilesFs
@@ -42,8 +43,7 @@ class Counts:
     Attributes:
         calls: How often each call of the provider was made; for writes also how many chunks there were.
         stall: The longest time by which the loop was late, seconds.
-        own: The longest such time that this process spent on a processor itself, seconds: the rest is the
-            machine's, which let it wait.
+        own: The longest such time, that left out for which the loop's thread waited for a processor, seconds.
     """
 
     def __init__(self) -> None:
@@ -57,14 +57,18 @@ class Counts:
 
     async def watch(self, asyncio: ModuleType) -> None:
         """Measure by how much the loop is late, for ever."""
-        last, spent = time.perf_counter(), time.process_time()
-        while True:
-            await asyncio.sleep(BEAT)
-            now, used = time.perf_counter(), time.process_time()
-            late = now - last - BEAT
-            self.stall = max(self.stall, late)
-            self.own = max(self.own, min(late, used - spent))
-            last, spent = now, used
+        with _account() as account:
+            last, waited = time.perf_counter(), _waited(account)
+            while True:
+                await asyncio.sleep(BEAT)
+                now, by_now = time.perf_counter(), _waited(account)
+                self.woken(now - last - BEAT, by_now - waited)
+                last, waited = now, by_now
+
+    def woken(self, late: float, waited: float) -> None:
+        """Take by how much the watch woke late, and for how long of it there was no processor for it."""
+        self.stall = max(self.stall, late)
+        self.own = max(self.own, late - waited)
 
     def report(self, path: Path) -> None:
         """Leave a report, and begin anew."""
@@ -74,6 +78,16 @@ class Counts:
         )
         new.rename(path)
         self.calls, self.stall, self.own = {}, 0.0, 0.0
+
+
+def _account() -> BinaryIO:
+    """Open what the kernel keeps of this thread."""
+    return Path("/proc/thread-self/schedstat").open("rb", buffering=0)
+
+
+def _waited(account: BinaryIO) -> float:
+    """Return for how many seconds the thread was ready and not run, ever (proc(5), /proc/pid/schedstat)."""
+    return int(os.pread(account.fileno(), 64, 0).split()[1]) / 1e9
 
 
 class CountingFs(FilesFs):

@@ -32,6 +32,8 @@ __all__ = ["LARGE", "SIZES", "SMALL", "Listener", "Machine", "Node", "Runtime", 
 
 PLUGIN: Final = "nri.pkg.api.v1alpha1.Plugin"
 _RUNNING: Final = 3
+_PAUSE: Final = 1000
+"""The id of the first pod's pause process."""
 
 
 @frozen
@@ -113,7 +115,7 @@ class Node:
         )
         cgroup = f"{_slice(number)}:cri-containerd:{number:064x}"
         body += bytes_field(8, _text(3, parent) + _text(4, cgroup) + namespaces)
-        return body + int_field(9, 1000 + number) + _text(10, f"10.0.{number // 250}.{number % 250}")
+        return body + int_field(9, _PAUSE + number) + _text(10, f"10.0.{number // 250}.{number % 250}")
 
     def container(self, number: int) -> bytes:
         """Encode a running container of about 10 KB: environment, mounts, devices, a seccomp policy."""
@@ -144,6 +146,10 @@ class Node:
         """Return a container's id, of the length that runtimes give it."""
         return f"{(1 << 200) + number:064x}"
 
+    def sandbox_cgroup(self, pod: int) -> str:
+        """Return the cgroup of a pod's pause process below the root."""
+        return f"/kubepods.slice/kubepods-burstable.slice/{_slice(pod)}/cri-containerd-{pod:064x}.scope"
+
     def cgroup(self, number: int) -> str:
         """Return a container's cgroup below the root."""
         pod = _slice(number % self.size.pods)
@@ -173,8 +179,9 @@ class Machine:
         )
         folder = Path(self._folder.name).resolve()
         size = node.size
+        sandboxes = [(node.sandbox_cgroup(pod), [_PAUSE + pod]) for pod in range(size.pods)]
         containers = [(node.cgroup(number), node.tids(number)) for number in range(size.containers)]
-        self.cgroups, self.proc = make_cgroups(folder, containers)
+        self.cgroups, self.proc = make_cgroups(folder, [*sandboxes, *containers])
         self.resctrl = make_resctrl(folder, size.pods + 8)
 
     def __enter__(self) -> Self:

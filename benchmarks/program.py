@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -48,6 +49,7 @@ class Program:
         self._folder = tempfile.TemporaryDirectory(prefix="bench-program-")
         folder = Path(self._folder.name)
         self._report = folder / "report.json"
+        self._control = folder / "control"
         config = folder / "config.yaml"
         config.write_text(f"cgroup_root: {machine.cgroups}\n", encoding="utf-8")
         told = folder / "events"
@@ -62,7 +64,7 @@ class Program:
             "report": str(self._report) if watched else "",
         }
         arguments = ["run", f"--resctrl-root={machine.resctrl}", f"--config={config}", "--retry-interval=0"]
-        arguments += [f"--socket-path={listener.path}", f"--events={told}"]
+        arguments += [f"--socket-path={listener.path}", f"--events={told}", f"--control={self._control}"]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.inside", json.dumps(spec), *arguments],
             cwd=folder,
@@ -99,6 +101,18 @@ class Program:
             self.last = datetime.fromisoformat(event["ts"]).timestamp()
             if event.get("reconciled_containers") == self._size.each:
                 self._complete.add(event["pod_uid"])
+
+    def audit(self) -> None:
+        """Have it make one audit, which must look at everything and find all well."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
+            control.settimeout(PATIENCE)
+            control.connect(str(self._control))
+            control.sendall(b'{"call": "audit"}\n')
+            with control.makefile("rb") as answers:
+                report = json.loads(answers.readline())["result"]
+        seen = {name: count for name, count in report.items() if count}
+        wanted = {"pods": self._size.pods, "containers": self._size.containers}
+        require(seen == wanted, f"the audit finds all well: {seen}")
 
     def at_rest(self) -> None:
         """Wait until the process has done nothing for a second, the watch over its loop left aside."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from benchmarks import bench_assign, bench_memory, bench_startup, bench_wire, report
+from benchmarks.inside import Counts
 from benchmarks.node import LARGE, SMALL, Listener, Node, Size
 from nri_resctrl_plugin.nri.messages import decode_container, decode_pod
 from resctrl import Resctrl, Tid
@@ -114,7 +117,7 @@ def test_a_start_makes_exact_calls() -> None:
     node = Node(FEW)
     run = bench_startup.start(node, node.parts())
     assert run.events == FEW.pods + FEW.containers
-    calls = dict(run.calls)
+    calls = dict(run.startup.calls)
     assert {name: calls.pop(name) for name in ("mkdir", "open to write", "write", "read tasks")} == {
         "mkdir": FEW.pods,
         "open to write": FEW.containers,
@@ -122,8 +125,52 @@ def test_a_start_makes_exact_calls() -> None:
         "read tasks": FEW.containers,
     }
     assert sum(calls.values()) <= 8, "what the startup looks at does not grow with the node"
-    assert run.reconciled > run.reply > 0
-    assert run.stall >= run.own > 0
+    assert run.startup.took > run.reply > 0
+    assert run.audit.took > 0
+    assert run.audit.calls["read tasks"] == FEW.pods, "an audit reads each group's tasks once"
+    assert "write" not in run.audit.calls
+
+
+class TestStall:
+    """How long the loop stood still, whose doing it was, and what that means for the bar."""
+
+    def test_what_holds_the_loop_up_is_its_own(self) -> None:
+        """A call that blocks uses no processor, and yet it is the program that stalls."""
+        counts = Counts()
+
+        async def blocked() -> None:
+            watch = asyncio.create_task(counts.watch(asyncio))
+            await asyncio.sleep(0.01)
+            time.sleep(0.1)  # noqa: ASYNC251 - what must not be
+            await asyncio.sleep(0.01)
+            watch.cancel()
+
+        asyncio.run(blocked())
+        assert counts.stall > 0.09
+        assert counts.own > 0.06
+
+    def test_waiting_for_a_processor_is_the_machines(self) -> None:
+        """What the kernel lets the loop's thread wait is left out; the longest of each may be two moments."""
+        counts = Counts()
+        for late, waited in ((0.2, 0.19), (0.04, 0.0), (0.0, 0.01)):
+            counts.woken(late, waited)
+        assert (counts.stall, counts.own) == (0.2, 0.04)
+
+    def test_the_bar_is_for_every_run(self) -> None:
+        """One run of three that stalls by itself misses it; who waits for a processor is counted and told."""
+
+        def run(stall: float, own: float, audit: float = 1.0) -> bench_startup.Start:
+            stretch = bench_startup.Stretch
+            return bench_startup.Start(9.0, 8, stretch(99.0, stall, own, {}), stretch(9.0, audit, audit, {}))
+
+        good, waited, bad = run(40.0, 40.0), run(80.0, 45.0), run(51.0, 51.0)
+        assert bench_startup.missed(LARGE, [good, waited, waited]) == []
+        assert bench_startup.missed(LARGE, [good, good, bad]) == [f"{LARGE}: startup: stall"]
+        assert bench_startup.missed(LARGE, [good, good, run(1.0, 1.0, 60.0)]) == [f"{LARGE}: audit: stall"]
+        rows = bench_startup.rows_of(LARGE, [good, waited, bad])
+        assert (f"{LARGE}: startup: longest stall", "51.0 (40.0 to 80.0)", "2 of 3") in [
+            (row[0], row[1], row[3]) for row in rows
+        ]
 
 
 @pytest.mark.parametrize("size", bench_memory.BARS, ids=str)
