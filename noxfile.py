@@ -1,8 +1,9 @@
 """Every check of this project, by name: `nox` runs the default ones, `nox -l` lists them all.
 
-Default: lint, typing, tests, docs. On demand: the lanes e2e_containerd, e2e_kernel, e2e_node, e2e_hardware;
-demo, proto, build, single_file. What follows `--` goes to pytest (for e2e_hardware: to the lane's script).
-Without it a lane's session demands the whole lane (`--require=NAME`): who asks for it gets it run, or red.
+Default: lint, typing, tests, docs. On demand: searches; the lanes e2e_containerd, e2e_kernel, e2e_node,
+e2e_hardware; demo, proto, build, single_file. What follows `--` goes to pytest (for e2e_hardware: to the
+lane's script). Without it a lane's session demands the whole lane (`--require=NAME`): who asks for it gets it
+run, or red.
 """
 
 from __future__ import annotations
@@ -130,6 +131,14 @@ def tests(session: nox.Session) -> None:
     if not session.posargs:
         session.run("coverage", "report", "--fail-under=95")
         session.run("coverage", "report", f"--include={','.join(PURE_MODULES)}", "--fail-under=100")
+
+
+@nox.session
+def searches(session: nox.Session) -> None:
+    """Search at full size: 2,000 runs of 40 steps of each machine, and every errno at every call."""
+    session.install("-e", ".[nri,metrics]", *_group("test"))
+    pytest = ("pytest", "-n", "auto", "--dist=loadgroup", SEARCHES, *session.posargs)
+    session.run(*pytest, env={"HYPOTHESIS_PROFILE": "full"})
 
 
 @nox.session

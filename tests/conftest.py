@@ -81,8 +81,14 @@ def _load_hypothesis_profile() -> None:
 
     settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.register_profile("ci", settings.get_profile("default"), max_examples=200)
+    # A CI machine would search the same every night: hypothesis derandomizes there.
     settings.register_profile(
-        "full", settings.get_profile("default"), max_examples=2000, stateful_step_count=40
+        "full",
+        settings.get_profile("default"),
+        max_examples=2000,
+        stateful_step_count=40,
+        derandomize=False,
+        print_blob=True,
     )
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

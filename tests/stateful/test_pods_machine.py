@@ -206,7 +206,7 @@ class PodsMachine(RuleBasedStateMachine):
         self.world.reach_truth()
 
 
-@pytest.mark.timeout(600)  # the profile `full` runs 2,000 examples
+@pytest.mark.timeout(600)  # `ci` runs 200 examples
 def test_machine() -> None:
     """Whatever happens in whatever order, the table asks, tells and answers what `PodsWorld` holds true."""
     run_state_machine_as_test(PodsMachine)

@@ -3,7 +3,7 @@
 Each scenario's body is run on the fake once without a fault, which tells its calls to the file system, and
 then once for each of these, with that call failing. Each call gets one errno, in turn for each kind of call
 (an operation on a kind of path), so that a kind meets all of them once there are so many calls of it. The
-profile `full` of hypothesis gives each call all of them.
+profile `full` of hypothesis gives each call all of them: `nox -s searches`, each night.
 """
 
 from __future__ import annotations

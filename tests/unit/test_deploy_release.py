@@ -66,6 +66,15 @@ class TestEveryWorkflow:
         assert done.stdout + done.stderr == ""
 
 
+def test_the_searches_at_full_size_run_each_night() -> None:
+    """What a push is spared waits for nobody to remember it: the session that has the profile `full`."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/searches.yml").read_text())
+    assert workflow[True]["schedule"]
+    assert any("nox -s searches" in step.get("run", "") for step in workflow["jobs"]["full"]["steps"])
+    _, _, session = (ROOT / "noxfile.py").read_text().partition("def searches(")
+    assert '"HYPOTHESIS_PROFILE": "full"' in session.partition("@nox.session")[0]
+
+
 def test_no_secret() -> None:
     """Publishing is trusted because of where it runs; there is no token that could leak."""
     assert "secrets." not in RELEASE.read_text()
