@@ -11,7 +11,9 @@ Rules:
     3. A cgroup is looked at once, when the audit first meets it, so that it can be missed later; after that,
        those of containers are looked at only where their sandbox's is gone.
     4. One bad item never ends an audit, and it raises nothing. Audits do not overlap: a second call joins.
-    5. Where something was mended, or could not be told, it is looked at again after a moment, and once more
+    5. A thread that is astray again although it was put back twice is left there, and its container told as
+       PARTIAL: somebody takes it out each time, and an audit that went on would only tell of it ever again.
+    6. Where something was mended, or could not be told, it is looked at again after a moment, and once more
        after a longer one when that look finds all well: a fork that was under way while its parent was moved
        brings a child that is outside, and how long a fork takes depends on who else wants the processor.
 """
@@ -19,23 +21,26 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from attrs import define, field
 
 from nri_resctrl_plugin.errors import ContainerNotFoundError, PluginClosedError, PodNotFoundError
 from nri_resctrl_plugin.events import Exists
+from nri_resctrl_plugin.jobs import Deletion
 from nri_resctrl_plugin.joining import Joined
 from nri_resctrl_plugin.model import ContainerId, ContainerState, PodUid
 from nri_resctrl_plugin.pods import Finding, PodAudited, PodRemoved
 from nri_resctrl_plugin.reports import AuditReport, RetryFailure, RetrySubject
-from resctrl import FsProvider
+from resctrl import FsProvider, Tid
 
 if TYPE_CHECKING:
     from nri_resctrl_plugin.driver import Driver
     from nri_resctrl_plugin.inspection import Inspection
     from nri_resctrl_plugin.model import ContainerCgroup
-    from nri_resctrl_plugin.pods import LiveSandbox
+    from nri_resctrl_plugin.pods import LiveSandbox, PodTable
 
 __all__ = ["Audits"]
 
@@ -46,6 +51,9 @@ _WENT_AWAY = (ContainerNotFoundError, PodNotFoundError, PluginClosedError)
 
 _LOOKS: Final = 10
 """How often a pod is inspected at most in one audit."""
+
+_TIMES: Final = 2
+"""How often the same thread is put back in one audit: who takes it out again each time outlasts any audit."""
 
 _QUIET_LOOKS: Final = 2
 """How many looks in a row must find all well once one has not."""
@@ -64,10 +72,10 @@ class _Tally:
     pods: set[PodUid] = field(factory=set)
     containers: set[ContainerId] = field(factory=set)
     containers_astray: set[ContainerId] = field(factory=set)
-    threads_astray: int = 0
+    threads_astray: Counter[Tid] = field(factory=Counter)
     containers_reconciled: set[ContainerId] = field(factory=set)
     containers_dropped: set[ContainerId] = field(factory=set)
-    groups_recreated: int = 0
+    groups_recreated: set[Path] = field(factory=set)
     pods_dropped: int = 0
     groups_deleted: int = 0
     failures: dict[tuple[RetrySubject, str], RetryFailure] = field(factory=dict)
@@ -77,15 +85,33 @@ class _Tally:
         if not isinstance(error, _WENT_AWAY):
             self.failures.setdefault((subject, name), RetryFailure(subject, name, error))
 
-    def report(self) -> AuditReport:
+    def see(self, pod_uid: PodUid, seen: Inspection) -> None:
+        """Take what one look at a pod saw."""
+        self.pods.add(pod_uid)
+        for container_id, finding in seen.findings:
+            self.containers.add(container_id)
+            if finding in {Finding.ASTRAY, Finding.ASTRAY_AGAIN}:
+                self.containers_astray.add(container_id)
+            elif finding is Finding.GONE:
+                self.containers_dropped.add(container_id)
+        self.threads_astray.update(seen.astray)
+        for failed, error in seen.failures:
+            if failed is None:
+                self.fail(RetrySubject.GROUP, pod_uid, error)
+            else:
+                self.fail(RetrySubject.CONTAINER, failed, error)
+
+    def report(self, table: PodTable) -> AuditReport:
+        """Return the report; what was mended and is not so any more by now is not told as mended."""
+        reconciled = [table.container_state(each) for each in self.containers_reconciled]
         return AuditReport(
             pods=len(self.pods),
             containers=len(self.containers),
             containers_astray=len(self.containers_astray),
-            threads_astray=self.threads_astray,
-            containers_reconciled=len(self.containers_reconciled),
+            threads_astray=len(self.threads_astray),
+            containers_reconciled=reconciled.count(ContainerState.RECONCILED),
             containers_dropped=len(self.containers_dropped),
-            groups_recreated=self.groups_recreated,
+            groups_recreated=len(self.groups_recreated),
             pods_dropped=self.pods_dropped,
             groups_deleted=self.groups_deleted,
             failures=tuple(self.failures.values()),
@@ -128,7 +154,7 @@ class Audits(Generic[P]):
                     del owed[pod_uid]
             if not owed:
                 break
-        return tally.report()
+        return tally.report(self._driver.table)
 
     # --- the census ---
 
@@ -158,10 +184,10 @@ class Audits(Generic[P]):
             driver.take(PodRemoved(sandbox_id))
             tally.pods_dropped += not driver.table.knows_pod(pod_uid)
             outcome = await answer
-            if isinstance(outcome, Exception):
-                tally.fail(RetrySubject.ORPHAN, pod_uid, outcome)
-            else:
-                tally.groups_deleted += outcome
+            end = Deletion(error=outcome) if isinstance(outcome, Exception) else outcome
+            tally.groups_deleted += end.removed
+            if end.error is not None:
+                tally.fail(RetrySubject.ORPHAN, pod_uid, end.error)
 
     # --- one pod ---
 
@@ -170,29 +196,23 @@ class Audits(Generic[P]):
         driver, table = self._driver, self._driver.table
         while table.busy(pod_uid) and not driver.closed:
             await driver.waiters.rest(pod_uid)
-        if driver.closed or not isinstance(table.group_state(pod_uid), Exists):
+        group = table.group_state(pod_uid)
+        if driver.closed or not isinstance(group, Exists):
             return True
+        driver.jobs.given_up = frozenset(tid for tid, n in tally.threads_astray.items() if n >= _TIMES)
         answer = driver.waiters.inspection(pod_uid)
         driver.take(PodAudited(pod_uid))
         seen = await answer
         if isinstance(seen, Exception):
             return True  # the plugin is closed
-        tally.pods.add(pod_uid)
-        for container_id, finding in seen.findings:
-            tally.containers.add(container_id)
-            if finding is Finding.ASTRAY:
-                tally.containers_astray.add(container_id)
-            elif finding is Finding.GONE:
-                tally.containers_dropped.add(container_id)
-        tally.threads_astray += seen.threads_astray
-        for failed, error in seen.failures:
-            if failed is None:
-                tally.fail(RetrySubject.GROUP, pod_uid, error)
-            else:
-                tally.fail(RetrySubject.CONTAINER, failed, error)
+        tally.see(pod_uid, seen)
         if seen.lost:
             await self._see_it_made(pod_uid, tally)
-        return not await self._see_them_mended(seen, partial, tally) and not seen.unsure
+        tried = await self._see_them_mended(seen, partial, tally)
+        there = table.group_state(pod_uid)
+        if isinstance(there, Exists):
+            tally.groups_recreated |= {*group.others}.difference(seen.others) & {there.path, *there.others}
+        return not tried and not seen.unsure
 
     async def _see_it_made(self, pod_uid: PodUid, tally: _Tally) -> None:
         """Wait for the group that takes the place of the lost one."""
@@ -203,7 +223,7 @@ class Audits(Generic[P]):
         if isinstance(outcome, Exception):
             tally.fail(RetrySubject.GROUP, pod_uid, outcome)
         else:
-            tally.groups_recreated += 1
+            tally.groups_recreated.add(outcome.path)
 
     async def _see_them_mended(
         self, seen: Inspection, partial: frozenset[ContainerId], tally: _Tally

@@ -238,7 +238,7 @@ class Driver(Generic[P]):
     def _deleted(self, pod_uid: PodUid, outcome: Outcome[Deletion]) -> None:
         end = outcome.value if isinstance(outcome, Success) else Deletion(error=outcome.error)
         # Who waits is answered first: to a pod at rest, nothing was deleted.
-        collected = self.waiters.deletion_ended(pod_uid, end.error)
+        collected = self.waiters.deletion_ended(pod_uid, end)
         if end.error is None:
             self.take(GroupDeleted(pod_uid))
             return

@@ -49,7 +49,7 @@ class Inspection:
         findings: What was found of each container.
         lost: The main group is not there any more.
         others: The further groups that are there.
-        threads_astray: How many threads were astray.
+        astray: The threads that were astray.
         unsure: Threads died faster than they could be looked up; each that could be was inside.
         failures: What could not be seen, and why: a container, or None for the groups.
     """
@@ -57,20 +57,23 @@ class Inspection:
     findings: tuple[tuple[ContainerId, Finding], ...] = ()
     lost: bool = False
     others: tuple[Path, ...] = ()
-    threads_astray: int = 0
+    astray: frozenset[Tid] = frozenset()
     unsure: bool = False
     failures: tuple[tuple[ContainerId | None, Exception], ...] = ()
 
 
-def inspect(resctrl: Resctrl[P], source: PidSource, asked: Inspect) -> Inspection:
+def inspect(
+    resctrl: Resctrl[P], source: PidSource, asked: Inspect, given_up: frozenset[Tid] = frozenset()
+) -> Inspection:
     """Look at a pod's groups and at the threads of its containers; raises nothing.
 
     Args:
         resctrl: Where the groups are.
         source: Lists threads; says which cgroups are gone if it is a `CgroupWitness` too.
         asked: The groups, the main one first, and the containers.
+        given_up: Threads whose container is ASTRAY_AGAIN if they are astray.
     """
-    look = _Look(resctrl, source, asked.groups)
+    look = _Look(resctrl, source, asked.groups, given_up)
     listed = {each: look.threads_of(each) for each in asked.containers}
     try:
         groups = _members(resctrl, asked.groups, read=any(listed.values()))
@@ -87,7 +90,7 @@ def inspect(resctrl: Resctrl[P], source: PidSource, asked: Inspect) -> Inspectio
         findings=tuple(look.findings.items()),
         lost=main not in groups,
         others=tuple(group for group in others if group in groups),
-        threads_astray=look.threads_astray,
+        astray=frozenset(look.astray),
         unsure=look.unsure,
         failures=tuple(look.failures),
     )
@@ -138,9 +141,10 @@ class _Look(Generic[P]):
     resctrl: Resctrl[P]
     source: PidSource
     groups: tuple[Path, ...]
+    given_up: frozenset[Tid]
     inside: frozenset[Tid] = frozenset()
     findings: dict[ContainerId, Finding] = field(factory=dict)
-    threads_astray: int = 0
+    astray: set[Tid] = field(factory=set)
     unsure: bool = False
     failures: list[tuple[ContainerId | None, Exception]] = field(factory=list)
 
@@ -158,7 +162,7 @@ class _Look(Generic[P]):
         if again and not astray:
             self._judge_successors(container, again - self.inside)
         elif astray:
-            self._found_astray(container, len(astray))
+            self._found_astray(container, astray)
         elif not outside:
             self.findings[container.container_id] = Finding.COMPLETE
 
@@ -170,11 +174,11 @@ class _Look(Generic[P]):
                 return
             # The newest first: they have the most of their lives before them.
             seen = {tid: self._is_inside(tid) for tid in sorted(born, reverse=True)}
-            answers = list(seen.values())
-            if False in answers:
-                self._found_astray(container, answers.count(False))
+            astray = {tid for tid, inside in seen.items() if inside is False}
+            if astray:
+                self._found_astray(container, astray)
                 return
-            if None not in answers:
+            if None not in seen.values():
                 self.findings[container.container_id] = Finding.COMPLETE
                 return
             sure.update(tid for tid, inside in seen.items() if inside)
@@ -195,9 +199,10 @@ class _Look(Generic[P]):
         control = self.resctrl.config.root / where.control_group
         return control / "mon_groups" / where.mon_group in self.groups
 
-    def _found_astray(self, container: InspectedContainer, threads: int) -> None:
-        self.findings[container.container_id] = Finding.ASTRAY
-        self.threads_astray += threads
+    def _found_astray(self, container: InspectedContainer, threads: Collection[Tid]) -> None:
+        again = not self.given_up.isdisjoint(threads)
+        self.findings[container.container_id] = Finding.ASTRAY_AGAIN if again else Finding.ASTRAY
+        self.astray.update(threads)
 
     def _list(self, container: InspectedContainer) -> frozenset[Tid] | None:
         """List threads; None where that fails."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from nri_resctrl_plugin.placement import Placed
     from nri_resctrl_plugin.pods import DeleteGroup, Inspect, LiveSandbox, Reconcile
     from nri_resctrl_plugin.startup import StartupResult
-    from resctrl import Resctrl
+    from resctrl import Resctrl, Tid
 
 __all__ = ["Deletion", "Jobs"]
 
@@ -46,10 +46,12 @@ class Deletion:
     """How the deletion of a pod's groups ended.
 
     Attributes:
+        removed: How many are gone now.
         left: Those that could not be removed.
         error: Why the first of them could not.
     """
 
+    removed: int = 0
     left: tuple[Path, ...] = ()
     error: Exception | None = None
 
@@ -61,9 +63,13 @@ class Jobs(Generic[P]):
         config: The plugin's settings.
         resctrl: Where groups are made.
         pid_source: Lists the threads of a container.
+
+    Attributes:
+        given_up: Threads that an inspection need not see put back once more: a word of the audit under way.
     """
 
     def __init__(self, config: ResctrlPluginConfig, resctrl: Resctrl[P], pid_source: PidSource) -> None:
+        self.given_up: frozenset[Tid] = frozenset()
         self._config = config
         self._resctrl = resctrl
         self._source = pid_source
@@ -95,7 +101,8 @@ class Jobs(Generic[P]):
                 self._resctrl.delete_group(group)
             except Exception as error:  # noqa: BLE001 - the others take an RMID each and are to go all the same
                 failures[group] = error
-        return Deletion(tuple(failures), next(iter(failures.values()), None))
+        removed = 1 + len(asked.others) - len(failures)
+        return Deletion(removed, tuple(failures), next(iter(failures.values()), None))
 
     def reconcile(self, asked: Reconcile) -> Placed:
         """Put a container's threads into groups of its pod; see `placement.place`.
@@ -119,7 +126,7 @@ class Jobs(Generic[P]):
 
     def inspect(self, asked: Inspect) -> Inspection:
         """Look at a pod; see `inspection.inspect`."""
-        return inspect(self._resctrl, self._source, asked)
+        return inspect(self._resctrl, self._source, asked, self.given_up)
 
     def ended(self, sandboxes: Iterable[LiveSandbox], unseen: Collection[ContainerCgroup]) -> list[SandboxId]:
         """Return which sandboxes are gone unheard; see `inspection.ended_sandboxes`."""

@@ -104,6 +104,7 @@ _FOUND: Final = MappingProxyType(
     {
         Finding.COMPLETE: ContainerTrigger.FOUND_COMPLETE,
         Finding.ASTRAY: ContainerTrigger.FOUND_ASTRAY,
+        Finding.ASTRAY_AGAIN: ContainerTrigger.FOUND_ASTRAY_AGAIN,
         Finding.GONE: ContainerTrigger.FOUND_GONE,
     }
 )

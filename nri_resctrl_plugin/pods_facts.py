@@ -103,6 +103,7 @@ class Finding(Enum):
 
     COMPLETE = "all of its live threads are in a group of the pod"
     ASTRAY = "some live thread is in no group of the pod"
+    ASTRAY_AGAIN = "ASTRAY, by a thread that was put back as often as one audit does that"
     GONE = "its cgroup is surely gone"
     UNKNOWN = "it could not be told, or there are no threads"
 

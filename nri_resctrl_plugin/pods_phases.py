@@ -157,6 +157,7 @@ class ContainerTrigger(_Word):
     RETRIED = "ContainerRetried"
     FOUND_COMPLETE = "PodInspected: COMPLETE"
     FOUND_ASTRAY = "PodInspected: ASTRAY, or the main group is lost"
+    FOUND_ASTRAY_AGAIN = "PodInspected: ASTRAY_AGAIN"
     FOUND_GONE = "PodInspected: GONE"
     STOPPED = "ContainerStopped"
     REMOVED = "ContainerRemoved, its sandbox went, or Synchronize does not list it"

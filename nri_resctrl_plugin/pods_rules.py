@@ -178,6 +178,7 @@ _CONTAINER_RULES = (
     ContainerRule(_C.PARTIAL, _CT.FOUND_COMPLETE, _C.RECONCILED, (_CE.TELL,)),
     ContainerRule(_C.PARTIAL, _CT.FOUND_ASTRAY, _C.QUEUED),
     ContainerRule(_C.RECONCILED, _CT.FOUND_ASTRAY, _C.QUEUED, (_CE.TELL,)),
+    ContainerRule(_C.RECONCILED, _CT.FOUND_ASTRAY_AGAIN, _C.PARTIAL, (_CE.TELL,)),
     ContainerRule(_C.PARTIAL, _CT.FOUND_GONE, _C.STOPPED, (_CE.TELL,)),
     ContainerRule(_C.RECONCILED, _CT.FOUND_GONE, _C.STOPPED, (_CE.TELL,)),
     # The end, whichever of STOP and REMOVE comes first.

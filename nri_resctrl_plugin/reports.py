@@ -73,9 +73,9 @@ class AuditReport:
         pods: Pods whose group and containers were looked at.
         containers: Their containers that were looked at.
         containers_astray: Those of them with live threads in no group of their pod.
-        threads_astray: How many threads that were.
-        containers_reconciled: Containers that are reconciled now: those astray whose threads are assigned,
-            and partial ones that turned out to be complete.
+        threads_astray: How many threads that were, each counted once.
+        containers_reconciled: Containers that are reconciled when the audit ends: those astray whose threads
+            were assigned, and partial ones that turned out to be complete.
         containers_dropped: Containers whose cgroup is gone though no event told.
         groups_recreated: Groups that somebody had removed and that exist again.
         pods_dropped: Pods whose sandboxes and containers are all gone though no event told.

@@ -18,6 +18,7 @@ from attrs import define, field
 
 from nri_resctrl_plugin.errors import ContainerNotFoundError, PluginClosedError, PodNotFoundError
 from nri_resctrl_plugin.events import Exists
+from nri_resctrl_plugin.jobs import Deletion
 from nri_resctrl_plugin.joining import Joined
 from nri_resctrl_plugin.model import ContainerId, ContainerState, PodUid
 from nri_resctrl_plugin.pods import ContainerRetried, GroupRetried, OrphanRetried
@@ -133,10 +134,11 @@ class Retries(Generic[P]):
             answer = driver.waiters.deletion(pod_uid)
             driver.take(OrphanRetried(pod_uid))
             outcome = await answer
-            if isinstance(outcome, Exception):
+            end = Deletion(error=outcome) if isinstance(outcome, Exception) else outcome
+            if end.error is not None:
                 tally.orphans_kept += 1
-                tally.fail(RetrySubject.ORPHAN, pod_uid, outcome)
-            elif outcome:
+                tally.fail(RetrySubject.ORPHAN, pod_uid, end.error)
+            elif end.removed:
                 tally.orphans_deleted += 1
 
     async def _retry_groups(self, tally: _Tally) -> None:

@@ -19,6 +19,7 @@ from attrs import define, field
 
 from nri_resctrl_plugin.errors import ContainerNotFoundError, PluginClosedError, PodNotFoundError
 from nri_resctrl_plugin.events import Exists
+from nri_resctrl_plugin.jobs import Deletion
 from nri_resctrl_plugin.model import PodUid
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Waiters:
         self._table = table
         self._attempts: dict[ContainerId, _Waiting[ContainerState]] = {}
         self._creations: dict[PodUid, _Waiting[Exists]] = {}
-        self._deletions: dict[PodUid, _Waiting[bool]] = {}
+        self._deletions: dict[PodUid, _Waiting[Deletion]] = {}
         self._inspections: dict[PodUid, _Waiting[Inspection]] = {}
         self._rests: dict[PodUid, _Waiting[bool]] = {}
         self._looks: set[asyncio.Future[Any]] = set()
@@ -99,11 +100,11 @@ class Waiters:
         """Wait for the end of a pod's group creation: the group, why it was refused, or PodNotFoundError."""
         return self._of(self._creations, pod_uid, pod_uid).add()
 
-    def deletion(self, pod_uid: PodUid) -> Answer[bool]:
+    def deletion(self, pod_uid: PodUid) -> Answer[Deletion]:
         """Wait for the end of the deletion that the next fact begins, now or after what is in flight.
 
         Returns:
-            True, or why it failed; False where nothing was deleted.
+            How it ended; an empty one where nothing was deleted.
         """
         return self._of(self._deletions, pod_uid, pod_uid).add()
 
@@ -147,12 +148,12 @@ class Waiters:
         waiting.error = error
         return True
 
-    def deletion_ended(self, pod_uid: PodUid, error: Exception | None) -> bool:
+    def deletion_ended(self, pod_uid: PodUid, end: Deletion) -> bool:
         """Take how a deletion ended and answer who waits for it; return whether anybody does."""
         waiting = self._deletions.pop(pod_uid, None)
         if waiting is None:
             return False
-        waiting.resolve(error if error is not None else True)
+        waiting.resolve(end)
         return True
 
     def inspection_ended(self, pod_uid: PodUid, seen: Inspection) -> None:
@@ -171,9 +172,10 @@ class Waiters:
             if not self._table.creation_pending(pod_uid):  # nor is one of a pod that is gone
                 del self._creations[pod_uid]
                 creation.resolve(self._end_of_creation(pod_uid, creation))
-        for waiting, outcome in ((self._deletions, False), (self._rests, True)):
-            for pod_uid in [each for each in waiting if not self._table.busy(each)]:
-                waiting.pop(pod_uid).resolve(outcome)
+        for pod_uid in [each for each in self._deletions if not self._table.busy(each)]:
+            self._deletions.pop(pod_uid).resolve(Deletion())
+        for pod_uid in [each for each in self._rests if not self._table.busy(each)]:
+            self._rests.pop(pod_uid).resolve(value=True)
 
     def close(self) -> None:
         """Answer everybody with PluginClosedError."""

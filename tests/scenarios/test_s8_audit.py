@@ -113,6 +113,29 @@ async def test_threads_that_somebody_took_out_of_the_group(world: World) -> None
         assert scene.tasks(pod) == world.threads_of(robbed) | world.threads_of(spared)
 
 
+async def test_a_thread_that_somebody_takes_out_each_time(world: World) -> None:
+    """An audit puts it back twice; then it is told to be outside, and left there for the next one."""
+    async with Scene(world) as scene:
+        pod, (robbed, spared) = await running(scene, 2, 1)
+        thread = min(world.threads_of(robbed))
+        whole, short, told = pod.there(2, 2), pod.there(2, 1), len(scene.told)
+
+        def rob(event: PodResctrlEvent) -> None:
+            if event == whole:
+                world.put(world.root, thread)
+
+        stop = scene.plugin.subscribe(rob)  # which tells the present state: that robs it for the first time
+        report = await scene.plugin.audit_once()
+        assert report == AuditReport(pods=1, containers=2, containers_astray=1, threads_astray=1)
+        assert scene.told_since(told) == [short, whole, short, whole, short]
+        assert thread not in scene.tasks(pod)
+        assert scene.plugin.container_state(robbed.name) is ContainerState.PARTIAL
+        stop()
+        assert (await scene.plugin.audit_once()).containers_reconciled == 1
+        assert scene.told[-1] == whole
+        assert scene.tasks(pod) == world.threads_of(robbed) | world.threads_of(spared)
+
+
 async def test_a_group_that_somebody_removed(world: World) -> None:
     """It is made again and filled again; each step is told, and the loss first of all."""
     async with Scene(world) as scene:

@@ -174,7 +174,8 @@ class Ground:
             elif each.ended:
                 finding = Finding.GONE
             else:
-                finding = Finding.COMPLETE if each.are_home(real) else Finding.ASTRAY
+                astray = Finding.ASTRAY_AGAIN if variant % 7 == 6 else Finding.ASTRAY
+                finding = Finding.COMPLETE if each.are_home(real) else astray
             findings.append((container_id, finding))
         left = tuple(path for path in others if path in real)
         told = left if variant % 2 or len(left) < len(others) else None

@@ -324,6 +324,9 @@ class PodsTruth:
                     self._points.add(fact.pod_uid)
                 case Finding.ASTRAY:
                     self._go_astray(box)
+                case Finding.ASTRAY_AGAIN if box.complete:
+                    box.complete = False
+                    self._points.add(fact.pod_uid)
                 case Finding.GONE:
                     self._uncount(box)
                     box.over = True

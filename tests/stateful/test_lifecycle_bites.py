@@ -82,7 +82,7 @@ class ForgetsOrphans(Driver[Provider]):
     """A delete that failed is taken for a success."""
 
     def _deleted(self, pod_uid: PodUid, outcome: object) -> None:
-        self.waiters.deletion_ended(pod_uid, None)
+        self.waiters.deletion_ended(pod_uid, Deletion())
         self.take(GroupDeleted(pod_uid))
 
 

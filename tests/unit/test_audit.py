@@ -30,6 +30,7 @@ from tests.real_cgroups import index_of, own_cgroup, traced
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nri_resctrl_plugin import PodResctrlEvent
     from nri_resctrl_plugin.pods import LiveSandbox
     from nri_resctrl_plugin.pods_records import SandboxRecord
     from resctrl import Tid
@@ -596,6 +597,115 @@ def test_what_is_mended_counts_once_however_often_it_is_looked_at() -> None:
         exists = Exists(it.path("p0"))
         assert it.record.events == [PodResctrlAddOrUpdate(PodUid("p0"), exists, 3, n) for n in (2, 3)]
         assert it.fs.count("read_text", it.path("p1") / "tasks") == 1
+        await it.plugin.close()
+
+    run(main())
+
+
+async def two_groups(it: Bench) -> Path:
+    """Bring up a pod with a container in the default class and one in gold; return its further group."""
+    it.plugin._audits.moment = 0.0
+    gold = it.kernel.root / "gold"
+    it.kernel.create_dir(gold)
+    it.threads("plain")
+    it.kernel.write_all(gold / "tasks", [b"%d\n" % tid for tid in it.threads("gold")])
+    await it.plugin.synchronize([pod("a", "s-a")], [container("plain", "s-a"), container("gold", "s-a")])
+    await it.plugin.audit_once()
+    return gold / "mon_groups" / "pod_a"
+
+
+def test_a_further_group_that_was_removed_counts_as_made_again() -> None:
+    """The kernel moves its threads to the control group, and the container's attempt makes it anew."""
+
+    async def main() -> None:
+        it = bench()
+        further = await two_groups(it)
+        it.kernel.remove_dir(further)
+        report = await it.plugin.audit_once()
+        assert report == AuditReport(
+            pods=1,
+            containers=2,
+            containers_astray=1,
+            threads_astray=1,
+            containers_reconciled=1,
+            groups_recreated=1,
+        )
+        assert it.kernel.exists(further)
+        assert await it.plugin.audit_once() == AuditReport(pods=1, containers=2)
+        await it.plugin.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_each_group_of_a_dropped_pod_counts(refused: bool) -> None:
+    """Also where one of them cannot be deleted: that one is a failure, and the other one is gone."""
+
+    async def main() -> None:
+        it = bench()
+        further = await two_groups(it)
+        for path in (sandbox_cgroup("a"), cgroup_of("plain"), cgroup_of("gold")):
+            it.pids.remove(path)
+        if refused:
+            it.faults.fail("remove_dir", errno.EPERM, path=further)
+        report = await it.plugin.audit_once()
+        assert (report.pods_dropped, report.groups_deleted) == (1, 1 if refused else 2)
+        assert [each.id for each in report.failures] == ["a"] * refused
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_what_was_mended_and_fell_again_does_not_count_as_reconciled() -> None:
+    """It is PARTIAL when the audit ends, and a failure; a report that called it reconciled would lie."""
+
+    async def main() -> None:
+        it = bench()
+        threads = await node(it, pods=1, containers=1)
+        stray(it, "c00", threads)
+        mended = PodResctrlAddOrUpdate(PodUid("p0"), Exists(it.path("p0")), 1, 1)
+
+        def disturb(event: PodResctrlEvent) -> None:
+            if event == mended and len(it.record.events) < 3:
+                stray(it, "c00", threads)
+                it.faults.fail("write", errno.EIO, times=math.inf)
+
+        it.plugin.subscribe(disturb)
+        report = await it.plugin.audit_once()
+        assert it.plugin.container_state("c00") is ContainerState.PARTIAL
+        assert [each.id for each in report.failures] == ["c00"]
+        assert (report.containers_astray, report.containers_reconciled, report.threads_astray) == (1, 0, 2)
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_a_thread_that_is_taken_out_again_each_time_is_left_there() -> None:
+    """It counts once, few events tell of it, and nobody ends told complete who is known not to be."""
+
+    async def main() -> None:
+        it = bench()
+        threads = await node(it, pods=1, containers=2)
+        robbed = threads["c00"][0]
+        told = [PodResctrlAddOrUpdate(PodUid("p0"), Exists(it.path("p0")), 2, n) for n in (1, 2)]
+
+        def rob() -> None:
+            it.kernel.write_all(it.kernel.root / "tasks", [b"%d\n" % robbed])
+
+        def rob_again(event: PodResctrlEvent) -> None:
+            if event == told[1]:
+                rob()
+
+        rob()
+        unsubscribe = it.plugin.subscribe(rob_again)
+        report = await it.plugin.audit_once()
+        assert report == AuditReport(pods=1, containers=2, containers_astray=1, threads_astray=1)
+        assert it.record.events == [*told, *told, told[0]]
+        assert it.plugin.container_state("c00") is ContainerState.PARTIAL
+        assert it.plugin.container_state("c01") is ContainerState.RECONCILED
+        unsubscribe()
+        report = await it.plugin.audit_once()  # begins anew
+        assert (report.threads_astray, report.containers_reconciled, it.record.events[5:]) == (1, 1, told[1:])
         await it.plugin.close()
 
     run(main())

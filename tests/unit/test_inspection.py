@@ -42,12 +42,13 @@ class Pod:
         self.pids.follow(f"/{name}", lambda: list(self.threads[name]))
         return tids
 
-    def inspect(self, *groups: Path) -> Inspection:
+    def inspect(self, *groups: Path, given_up: frozenset[Tid] = frozenset()) -> Inspection:
         """Inspect all containers and begin a new record."""
         containers = tuple(InspectedContainer(ContainerId(name), _cgroup(name)) for name in self.threads)
         self.fs.forget()
         self.pids.calls.clear()
-        return inspect(self.resctrl, self.pids, Inspect(PodUid("a"), groups or (self.main,), containers))
+        asked = Inspect(PodUid("a"), groups or (self.main,), containers)
+        return inspect(self.resctrl, self.pids, asked, given_up)
 
     def calls(self) -> list[tuple[str, str]]:
         """Return what was asked of the file system, without the root."""
@@ -117,7 +118,20 @@ def test_threads_in_no_group_of_the_pod_are_astray(it: Pod) -> None:
     it.container("c3", outside=4)
     seen = it.inspect()
     assert found(seen) == {"c1": Finding.COMPLETE, "c2": Finding.ASTRAY, "c3": Finding.ASTRAY}
-    assert (seen.threads_astray, seen.failures) == (6, ())
+    assert (len(seen.astray), seen.failures) == (6, ())
+
+
+@pytest.mark.parametrize("successor", [False, True])
+def test_a_thread_that_is_given_up_makes_its_container_astray_again(it: Pod, successor: bool) -> None:
+    """Whichever way it shows; it is no less astray, and other containers are judged as ever."""
+    tids = it.container("c1", inside=1, outside=1)
+    it.container("c2", outside=1)
+    if successor:
+        before, tids[1:] = tids[1:], [it.kernel.spawn()]
+        it.pids.sequence("/c1", [tids[0], *before], tids)
+    seen = it.inspect(given_up=frozenset(tids))
+    assert found(seen) == {"c1": Finding.ASTRAY_AGAIN, "c2": Finding.ASTRAY}
+    assert seen.astray == {tids[1], *it.threads["c2"]}
 
 
 def test_a_thread_born_while_it_is_looked_at_is_not_astray(it: Pod) -> None:
@@ -152,7 +166,7 @@ def test_the_successor_of_a_thread_that_died_is_judged_by_itself(
     it.pids.set("/c1", [*tids, strange])
     it.faults.before("read_text", succeed, path=it.main / "tasks")
     seen = it.inspect()
-    assert (found(seen), seen.threads_astray, seen.unsure) == ({"c1": finding}, int(outside), False)
+    assert (found(seen), len(seen.astray), seen.unsure) == ({"c1": finding}, int(outside), False)
 
 
 def test_one_that_was_born_inside_does_not_vouch_for_the_child_of_another(it: Pod) -> None:
@@ -167,7 +181,7 @@ def test_one_that_was_born_inside_does_not_vouch_for_the_child_of_another(it: Po
     it.faults.before("read_text", join, path=Path("/proc", str(born), "cpu_resctrl_groups"))
     it.pids.sequence("/c1", [*tids, strange], [*tids, born, lost], [*tids, born, child])
     seen = it.inspect()
-    assert (found(seen), seen.threads_astray) == ({"c1": Finding.ASTRAY}, 1)
+    assert (found(seen), len(seen.astray)) == ({"c1": Finding.ASTRAY}, 1)
 
 
 def test_the_newest_are_asked_first(it: Pod) -> None:
@@ -176,7 +190,7 @@ def test_the_newest_are_asked_first(it: Pod) -> None:
     lost, *born = (it.kernel.spawn() for _ in range(4))
     it.kernel.end(lost)
     it.pids.sequence("/c1", [*tids, lost], [*tids, *born])
-    assert it.inspect().threads_astray == 3
+    assert len(it.inspect().astray) == 3
     asked = [path for operation, path in it.calls() if "cpu_resctrl_groups" in path]
     assert asked == [f"/proc/{tid}/cpu_resctrl_groups" for tid in reversed(born)]
 
@@ -192,7 +206,7 @@ def test_a_line_of_threads_that_cannot_be_followed_is_unknown(it: Pod) -> None:
 
     it.pids.follow("/c1", lambda: [*tids, fresh()])
     seen = it.inspect()
-    assert (found(seen), seen.threads_astray, seen.unsure) == ({"c1": Finding.UNKNOWN}, 0, True)
+    assert (found(seen), len(seen.astray), seen.unsure) == ({"c1": Finding.UNKNOWN}, 0, True)
     assert it.pids.calls["/c1"] < 10
 
 
@@ -201,7 +215,7 @@ def test_a_container_that_dies_while_it_is_looked_at_is_unknown(it: Pod) -> None
     tids = it.container("c1", inside=1)
     it.faults.before("read_text", lambda _: it.kernel.end(tids.pop()), path=it.main / "tasks")
     seen = it.inspect()
-    assert (found(seen), seen.threads_astray) == ({"c1": Finding.UNKNOWN}, 0)
+    assert (found(seen), len(seen.astray)) == ({"c1": Finding.UNKNOWN}, 0)
 
 
 def test_a_removed_cgroup_is_gone_and_an_empty_one_is_unknown(it: Pod) -> None:
@@ -259,7 +273,7 @@ def test_a_group_that_cannot_be_read_says_nothing(it: Pod, number: int) -> None:
     it.faults.fail("read_text", number, times=math.inf)
     it.faults.fail("exists", number, times=math.inf)
     seen = it.inspect(it.main, it.gold)
-    assert (seen.lost, seen.others, seen.threads_astray) == (False, (it.gold,), 0)
+    assert (seen.lost, seen.others, len(seen.astray)) == (False, (it.gold,), 0)
     assert found(seen) == {"c1": Finding.UNKNOWN, "c2": Finding.GONE}
     assert [name for name, _ in seen.failures] == [None]
 

@@ -135,7 +135,7 @@ def test_all_groups_of_a_pod_go() -> None:
     it = Bench()
     main, gold = it.left("", "gold")
     it.kernel.remove_dir(main)
-    assert it.jobs.delete(DeleteGroup(A, main, (gold,))) == Deletion()
+    assert it.jobs.delete(DeleteGroup(A, main, (gold,))) == Deletion(removed=2)
     assert it.ours() == set()
 
 

@@ -119,6 +119,17 @@ def test_astray() -> None:
     assert table.apply(TasksReconciled(A, X, complete=True)) == [Emit(exists(1, 1))]
 
 
+def test_astray_again() -> None:
+    """A container that is left astray falls, is told, and waits for a retry; one that is partial stays so."""
+    table = running(*ended(), PodAudited(A))
+    assert table.apply(found(Finding.ASTRAY_AGAIN)) == [Emit(exists(1, 0))]
+    assert table.container_state(X) is ContainerState.PARTIAL
+    assert table.idle
+    table.apply(PodAudited(A))
+    assert table.apply(found(Finding.ASTRAY_AGAIN)) == []
+    assert table.apply(ContainerRetried(X)) == [reconcile()]
+
+
 def test_astray_and_partial() -> None:
     """A partial container with a thread astray gets an attempt, told only if it completes."""
     table = running(*ended(complete=False), PodAudited(A))
