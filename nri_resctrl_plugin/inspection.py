@@ -11,11 +11,12 @@ Rules:
        that looked astray and died: a child of that one is in no group either, whatever its parent's end.
     3. Each group is read once, and none where nothing can depend on it: then it is enough that it is there.
        One that reads as gone is lost only if its directory is gone too.
-    4. Gone needs a witness. A listing without threads, or one that fails, says nothing.
+    4. Gone needs a witness. A listing without threads, and an answer that cannot be had, say nothing.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -28,7 +29,7 @@ from nri_resctrl_plugin.presence import may_be_there
 from resctrl import FsProvider, GroupNotFoundError, Resctrl, ResctrlError, Tid
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from nri_resctrl_plugin.model import ContainerCgroup, SandboxId
     from nri_resctrl_plugin.pods import Inspect, InspectedContainer, LiveSandbox
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Inspection", "ended_sandboxes", "inspect"]
 
 P = TypeVar("P", bound=FsProvider)
+T = TypeVar("T")
 
 _GENERATIONS: Final = 5
 """How often those that died before they could be looked up are followed to their successors."""
@@ -151,7 +153,7 @@ class _Look(Generic[P]):
     def threads_of(self, container: InspectedContainer) -> frozenset[Tid]:
         """List a container's threads; that there are none is a finding."""
         threads = self._list(container)
-        gone = threads is not None and not threads and _is_gone(self.source, container.cgroup)
+        gone = threads is not None and not threads and self._ask(container, partial(_is_gone, self.source))
         self.findings[container.container_id] = Finding.GONE if gone else Finding.UNKNOWN
         return threads or frozenset()
 
@@ -206,9 +208,13 @@ class _Look(Generic[P]):
 
     def _list(self, container: InspectedContainer) -> frozenset[Tid] | None:
         """List threads; None where that fails."""
+        return self._ask(container, lambda cgroup: frozenset(self.source.thread_ids(cgroup)))
+
+    def _ask(self, container: InspectedContainer, question: Callable[[ContainerCgroup], T]) -> T | None:
+        """Ask the source of threads; None where that fails, and what failed is kept."""
         try:
-            return frozenset(self.source.thread_ids(container.cgroup))
-        except Exception as error:  # noqa: BLE001 - one that cannot be listed must not hide the others
+            return question(container.cgroup)
+        except Exception as error:  # noqa: BLE001 - one that cannot be seen must not hide the others
             self.failures.append((container.container_id, error))
             return None
 

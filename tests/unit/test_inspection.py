@@ -241,6 +241,21 @@ def test_a_container_that_cannot_be_listed_is_unknown_and_told(it: Pod) -> None:
     assert [name for name, _ in seen.failures] == ["c1", "c2"]
 
 
+def test_a_witness_that_raises_says_nothing(it: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The container is unknown and told; the group and the others are seen all the same."""
+    it.container("c1")
+    it.container("c2", inside=1, outside=1)
+    error = OSError(errno.EACCES, "no")
+
+    def refuse(_: object) -> bool:
+        raise error
+
+    monkeypatch.setattr(it.pids, "is_gone", refuse)
+    seen = it.inspect()
+    assert found(seen) == {"c1": Finding.UNKNOWN, "c2": Finding.ASTRAY}
+    assert seen.failures == ((ContainerId("c1"), error),)
+
+
 @pytest.mark.parametrize(("inside", "removed"), [(0, True), (1, True), (1, False)])
 def test_a_main_group_that_is_not_there_is_lost(it: Pod, inside: int, removed: bool) -> None:
     """With threads its file says so (ENODEV, where it goes while it is read), without any its directory."""
