@@ -145,15 +145,28 @@ _REFUSALS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 _BLOCK: Final = 65536
 _PAGE: Final = 4096
+"""Bytes of a page at least."""
+
+_LISTING: Final = "tasks"
+_LONGEST_LINE: Final = 12
+"""Bytes of an id in decimal, its sign and its newline, at most."""
 
 
-def _read_from_start(descriptor: int) -> str:
-    """Read a file from offset 0 to its end, whatever the descriptor's own offset is."""
+def _read_from_start(descriptor: int, *, listing: bool = False) -> str:
+    """Read a file from offset 0 to its end, whatever the descriptor's own offset is.
+
+    A read that comes back short is not the end: the kernel fills a page at least, but ends early where the
+    next record does not fit (fs/seq_file.c, seq_read_iter), and a mount's record may be of any length. In a
+    listing of threads a record is a line, or all of it (rdtgroup_tasks_show): what leaves room for a line is the
+    end, and the kernel need not be asked once more only to hear that.
+    """
     blocks: list[bytes] = []
     offset = 0
     while block := os.pread(descriptor, _BLOCK, offset):
         blocks.append(block)
         offset += len(block)
+        if listing and len(block) < _PAGE - _LONGEST_LINE:
+            break
     # Mount points and group names are bytes to the kernel: what is no UTF-8 survives a round trip.
     return b"".join(blocks).decode("utf-8", "surrogateescape")
 
@@ -222,7 +235,7 @@ class RealFs:
         """Return the whole text of a file (open, read, close)."""
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return _read_from_start(descriptor)
+            return _read_from_start(descriptor, listing=path.name == _LISTING)
         finally:
             os.close(descriptor)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import math
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,27 +68,28 @@ def stray(it: Bench, name: str, threads: dict[str, list[Tid]]) -> Tid:
 # --- what it costs ---
 
 
-def test_an_audit_of_what_is_in_order_reads_each_thing_once() -> None:
+@pytest.mark.parametrize("containers", [1, 2, 3, 5])
+def test_an_audit_of_what_is_in_order_reads_each_thing_once(containers: int) -> None:
     """Per pod one look and one read of its group, per container one listing; nothing else at all."""
 
     async def main() -> None:
         it = bench()
-        await node(it)
-        assert await it.plugin.audit_once() == AuditReport(pods=2, containers=6)
+        await node(it, containers=containers)
+        in_order = AuditReport(pods=2, containers=2 * containers)
+        listed = {cgroup_of(f"c{a}{b}"): 1 for a in range(2) for b in range(containers)}
+        assert await it.plugin.audit_once() == in_order
         # Only what was seen can be missed later, so the first audit looks at each cgroup.
-        assert it.pids.looks == {cgroup_of(f"c{a}{b}"): 1 for a in range(2) for b in range(3)} | {
-            sandbox_cgroup(f"p{a}"): 1 for a in range(2)
-        }
+        assert it.pids.looks == listed | {sandbox_cgroup(f"p{a}"): 1 for a in range(2)}
         it.fs.forget()
         it.pids.calls.clear()
         it.pids.looks.clear()
         report = await it.plugin.audit_once()
-        assert report == AuditReport(pods=2, containers=6)
+        assert report == in_order
         assert not report.found_something
         assert [(call.operation, call.path) for call in it.fs.calls] == [
             ("read_text", it.path(f"p{a}") / "tasks") for a in range(2)
         ]
-        assert it.pids.calls == {cgroup_of(f"c{a}{b}"): 1 for a in range(2) for b in range(3)}
+        assert it.pids.calls == listed
         assert it.pids.looks == {sandbox_cgroup(f"p{a}"): 1 for a in range(2)}
         assert it.record.events == []
         await it.plugin.close()
@@ -136,43 +138,60 @@ def test_a_container_that_came_later_is_looked_at_once_too() -> None:
     run(main())
 
 
-def test_a_pod_of_three_containers_costs_at_most_six_system_calls_each(
-    request: pytest.FixtureRequest, tmp_path: Path
+NO_FILE = {"epoll_wait", "getpid", "brk", "mmap", "munmap", "mremap"}
+"""System calls of the event loop and of the allocator."""
+
+
+@pytest.mark.parametrize("containers", [1, 2, 3, 5])
+def test_an_audit_costs_four_system_calls_per_container_three_per_group_and_one_per_pod(
+    containers: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """By the kernel's own account, on real cgroups: four per container, then those of group and pod."""
-    directories = [own_cgroup(request, name * 32) for name in ("a1", "b2", "c3", "d4")]
+    """By the kernel's own account, on real cgroups: at most six per container from two in a pod on."""
+    directories = [own_cgroup(request, f"{number:064x}") for number in range(1 + containers)]
     told = [f"/{'/'.join(directory.parts[-2:])}" for directory in directories]
     group = tmp_path / "mon_groups" / "pod_u"
     group.mkdir(parents=True)
+    (group / "tasks").touch()
     code = f"""
-import os, subprocess
+import asyncio, os, subprocess
 from pathlib import Path
-from nri_resctrl_plugin.config import ResctrlPluginConfig
+from attrs import evolve
+from nri_resctrl_plugin import AuditReport, Exists, ResctrlPlugin, ResctrlPluginConfig
 from nri_resctrl_plugin.cgroups import CgroupPidSource
-from nri_resctrl_plugin.jobs import Jobs
-from nri_resctrl_plugin.model import ContainerCgroup
-from nri_resctrl_plugin.pods import Inspect, InspectedContainer, LiveSandbox
+from nri_resctrl_plugin.worker import attempt
 from resctrl import Resctrl, ResctrlConfig
-sleepers = [subprocess.Popen(["sleep", "60"]) for _ in range(3)]
-try:
-    group = Path({str(group)!r})
-    Path(group, "tasks").write_text("".join(str(each.pid) + "\\n" for each in sleepers))
-    for directory, each in zip({[str(each) for each in directories]!r}, sleepers):
-        Path(directory, "cgroup.procs").write_text(str(each.pid))
-    *cgroups, own = [ContainerCgroup(cgroups_path=path) for path in {told!r}]
+from tests.plugin_support import container, pod
+
+class OnTheLoop:
+    def submit(self, key, work, done, *, urgent):
+        asyncio.get_running_loop().call_soon(done, attempt(work))
+    async def close(self, timeout):
+        return True
+
+async def main():
+    own, *paths = {told!r}
     resctrl = Resctrl(ResctrlConfig(root=Path({str(tmp_path)!r})))
-    jobs = Jobs(ResctrlPluginConfig(), resctrl, CgroupPidSource())
-    asked = Inspect("u", (group,), tuple(InspectedContainer(str(n), each) for n, each in enumerate(cgroups)))
-    sandbox = LiveSandbox("s", "u", own, tuple(cgroups))
-    def audit():
-        assert jobs.ended([sandbox], ()) == []
-        seen = jobs.inspect(asked)
-        assert [str(finding) for _, finding in seen.findings] == ["Finding.COMPLETE"] * 3, seen
+    config = ResctrlPluginConfig(cleanup_on_start=False)
+    plugin = ResctrlPlugin.with_pid_source(config, resctrl, CgroupPidSource(), executor=OnTheLoop())
+    await plugin.synchronize(
+        [evolve(pod("u", "s"), cgroups_path=own, pid=0)],
+        [evolve(container(f"c{{n}}", "s"), cgroups_path=path, pid=0) for n, path in enumerate(paths)],
+    )
+    await plugin.settled()
+    Path({str(group)!r}, "tasks").write_text("".join(f"{{each.pid}}\\n" for each in sleepers))
     for _ in range(3):
-        audit()
+        await plugin.audit_once()
     os.path.lexists("/begin")
-    audit()
+    report = await plugin.audit_once()
     os.path.lexists("/end")
+    assert report == AuditReport(pods=1, containers={containers}), report
+    assert plugin.snapshot()["u"].reconciled_containers == {containers}
+
+sleepers = [subprocess.Popen(["sleep", "60"]) for _ in range({containers})]
+try:
+    for directory, each in zip({[str(each) for each in directories[1:]]!r}, sleepers):
+        Path(directory, "cgroup.procs").write_text(str(each.pid))
+    asyncio.run(main())
 finally:
     for each in sleepers:
         each.kill()
@@ -180,10 +199,15 @@ finally:
 """
     lines = traced(code)
     calls = [line.split("(")[0] for line in lines[index_of(lines, "/begin") + 1 : index_of(lines, "/end")]]
-    assert calls.count("newfstatat") == 4
-    assert calls.count("openat") == calls.count("close") == 4
-    assert len(calls) <= 6 * 3
-    assert not [line for line in lines[index_of(lines, "/begin") :] if "cpu_resctrl_groups" in line]
+    files = Counter(call for call in calls if call not in NO_FILE)
+    assert files == {
+        "newfstatat": 1 + containers,
+        "openat": 1 + containers,
+        "close": 1 + containers,
+        "read": containers,
+        "pread64": 1,
+    }
+    assert files.total() <= max(6 * containers, 8)
 
 
 # --- how often it looks ---

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from resctrl import FsProvider, RealFs, WriteError
+from tests.real_cgroups import own_cgroup
 from tests.unit.fakes import answer
 
 if TYPE_CHECKING:
@@ -102,6 +105,73 @@ def test_a_page_is_one_system_call(fs: RealFs, tmp_path: Path, monkeypatch: pyte
         assert calls == [0, 0, 0]
     with pytest.raises(ValueError, match="closed"):
         reader.read_page()
+
+
+def as_the_kernel_reads(monkeypatch: pytest.MonkeyPatch, text: bytes) -> list[int]:
+    """Let reads fill one page with whole lines, as seq_file does; return the offsets asked for."""
+    offsets: list[int] = []
+
+    def pread(_: int, size: int, offset: int) -> bytes:
+        assert size >= 4096
+        offsets.append(offset)
+        page = text[offset : offset + 4096]
+        return page if offset + len(page) == len(text) else page[: page.rindex(b"\n") + 1]
+
+    monkeypatch.setattr(os, "pread", pread)
+    return offsets
+
+
+@pytest.mark.parametrize(("lines", "reads"), [(0, 1), (1, 1), (816, 1), (817, 2), (819, 2), (5000, 7)])
+def test_a_listing_of_threads_is_read_without_asking_whether_that_was_all(
+    fs: RealFs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int, reads: int
+) -> None:
+    """What leaves room for an id in a page is the end of `tasks`; a page that is full says nothing."""
+    file = tmp_path / "tasks"
+    file.touch()
+    text = b"".join(b"%04d\n" % (1000 + number) for number in range(lines))
+    offsets = as_the_kernel_reads(monkeypatch, text)
+    assert fs.read_text(file) == text.decode()
+    assert len(offsets) == reads
+
+
+def test_a_file_of_long_lines_is_read_to_its_end(
+    fs: RealFs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mount may have a line of thousands of bytes, and a read ends early before it."""
+    file = tmp_path / "mountinfo"
+    file.touch()
+    text = b"short\n" + b"x" * 4090 + b"\n" + b"short\n"
+    offsets = as_the_kernel_reads(monkeypatch, text)
+    assert fs.read_text(file) == text.decode()
+    assert offsets == [0, 6, 4097, 4103]
+
+
+def test_a_real_listing_of_threads_is_read_whole(
+    fs: RealFs, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Over a page of ids in a cgroup of this machine, by this kernel: none is missing."""
+    directory, listing = own_cgroup(request), tmp_path / "tasks"
+    found = next(each for name in ("tasks", "cgroup.threads") if (each := directory / name).exists())
+    listing.symlink_to(found)
+    code = """
+import sys, threading
+stop = threading.Event()
+workers = [threading.Thread(target=stop.wait, daemon=True) for _ in range(1000)]
+for worker in workers:
+    worker.start()
+print(*(worker.native_id for worker in [threading.main_thread(), *workers]), flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        (directory / "cgroup.procs").write_text(str(child.pid))
+        there = sorted(map(int, child.stdout.readline().split()))
+        text = fs.read_text(listing)
+        child.communicate()
+    assert len(text) > 4096
+    assert sorted(map(int, text.split())) == there
 
 
 def test_reading(fs: RealFs, tmp_path: Path) -> None:
