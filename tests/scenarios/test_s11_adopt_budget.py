@@ -311,6 +311,25 @@ async def test_only_pods_with_all_the_chosen_labels(world: World) -> None:
         assert scene.groups() == {both.path.name}
 
 
+async def test_labels_that_change_while_the_pod_lives(world: World) -> None:
+    """What was chosen when it appeared stays so until it is removed, and the reverse: none is left behind."""
+    async with Scene(world, ResctrlPluginConfig(pod_labels={"watch": "yes"})) as scene:
+        chosen, other = scene.pod("chosen", labels={"watch": "yes"}), scene.pod("other")
+        await scene.run(chosen)
+        await scene.run(other)
+        without, with_label = scene.pod("chosen"), scene.pod("other", labels={"watch": "yes"})
+        await scene.start(without, world.new_container(2))
+        await scene.start(with_label, world.new_container(2))
+        await scene.synchronize([without, with_label])
+        assert scene.told == [chosen.there(0, 0), chosen.there(1, 1), chosen.there(0, 0)]
+        await scene.stop_pod(without)
+        await scene.remove_pod(without)
+        await scene.stop_pod(with_label)
+        assert scene.told[-1] == chosen.removed
+        assert scene.groups() == set()
+        assert scene.plugin.snapshot() == {}
+
+
 async def test_a_pod_that_is_not_chosen_is_not_adopted(world: World) -> None:
     """Its group is stale for this plugin, and is swept like any other."""
     await left_behind(world, "one")

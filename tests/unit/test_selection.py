@@ -52,26 +52,45 @@ def test_a_listing_leaves_out_containers_with_their_pods() -> None:
     assert [selection.knows(name) for name in ("s1", "s2", "unheard")] == [True, False, True]
 
 
-def test_what_was_left_out_stays_so_until_it_is_removed() -> None:
-    """Events that carry no pod, or one with other labels, change nothing; a removal frees the memory."""
+@pytest.mark.parametrize(("first", "then"), [("web", "other"), ("other", "web")])
+def test_a_choice_holds_until_the_removal(first: str, then: str) -> None:
+    """Later words that say otherwise, or carry no pod, change nothing of it; then it may be made anew."""
+    for listed in (False, True):
+        selection = Selection(ResctrlPluginConfig(namespaces=("web",)))
+        chosen, said = sandbox(first), sandbox(then)
+        if listed:
+            selection.listed([chosen], [])
+        assert selection.runs(chosen) is (first == "web")
+        for _ in range(2):
+            assert selection.runs(said) is (first == "web")
+            assert selection.starts(said, container("c", "s")) is (first == "web")
+            assert selection.starts(None, container("c", "s")) is (first == "web")
+            assert selection.knows("s") is (first == "web")
+            assert bool(selection.listed([said], [])[0]) is (first == "web")
+        assert selection.forget("s") is (first == "web")
+        assert selection._chosen == {}
+        assert selection.forget("s")
+        assert selection.starts(None, container("c", "s"))
+        assert selection.runs(said) is (then == "web")
+
+
+@pytest.mark.parametrize("namespace", ["web", "other"])
+def test_a_late_start_leaves_nothing_behind(namespace: str) -> None:
+    """It is judged, and forgotten: its sandbox may be gone already, and nobody would tell of that again."""
     selection = Selection(ResctrlPluginConfig(namespaces=("web",)))
-    assert not selection.runs(sandbox("other"))
-    assert not selection.runs(sandbox("web"))
-    assert not selection.starts(None, container("c", "s"))
-    assert not selection.knows("s")
-    assert not selection.forget("s")
-    assert selection._left_out == set()
-    assert selection.forget("s")
-    assert selection.starts(None, container("c", "s"))
+    selection.runs(sandbox(namespace))
+    selection.forget("s")
+    assert selection.starts(sandbox(namespace), container("c", "s")) is (namespace == "web")
+    assert selection._chosen == {}
 
 
-def test_a_listing_begins_afresh() -> None:
-    """What the runtime does not list any more is forgotten, so nothing piles up."""
+def test_a_listing_forgets_what_it_does_not_list() -> None:
+    """What the runtime does not list any more is gone, so nothing piles up."""
     selection = Selection(ResctrlPluginConfig(namespaces=("web",)))
     for number in range(5):
         selection.runs(sandbox("other", f"s{number}"))
-    selection.listed([sandbox("other", "s1")], [])
-    assert selection._left_out == {"s1"}
+    selection.listed([sandbox("other", "s1"), sandbox("web", "s7")], [])
+    assert selection._chosen == {"s1": False, "s7": True}
 
 
 def test_a_pod_that_is_left_out_leaves_no_trace() -> None:
