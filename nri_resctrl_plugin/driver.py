@@ -276,8 +276,8 @@ class Driver(Generic[P]):
         self.waiters.inspection_ended(pod_uid, seen)
         self.take(fact)
 
-    def look(self, work: Callable[[], T]) -> Answer[T]:
-        """Let the worker look at something, in the background.
+    def look(self, work: Callable[[], T], *, urgent: bool = False) -> Answer[T]:
+        """Let the worker look at something; if it is urgent, before anything that is asked for later.
 
         Returns:
             What it saw, or why it failed, as a value; PluginClosedError where the plugin is closed meanwhile.
@@ -288,7 +288,7 @@ class Driver(Generic[P]):
             if not answer.done():
                 answer.set_result(outcome.value if isinstance(outcome, Success) else outcome.error)
 
-        self._executor.submit(_LOOK_KEY, work, done, urgent=False)
+        self._executor.submit(_LOOK_KEY, work, done, urgent=urgent)
         return answer
 
     # --- who waits ---

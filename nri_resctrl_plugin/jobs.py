@@ -7,6 +7,8 @@ Rules:
     1. All of it runs on the worker, one call at a time: so nothing here needs a lock.
     2. A call is one action: at most one mkdir, the rmdirs of one pod, or one container.
     3. What goes wrong is raised, or is in the value where the value says more.
+    4. A pod takes up its adopted groups when its own is made, or when it is looked at. As long as some wait,
+       the startup is not done: those of a pod that has gone are stale.
 """
 
 from __future__ import annotations
@@ -14,18 +16,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from nri_resctrl_plugin.budget import create_within
 from nri_resctrl_plugin.inspection import ended_sandboxes, inspect
 from nri_resctrl_plugin.placement import place
 from nri_resctrl_plugin.pods import GroupCreated
 from nri_resctrl_plugin.presence import may_be_there
-from nri_resctrl_plugin.startup import start_up
+from nri_resctrl_plugin.startup import start_up, sweep_and_adopt
 from resctrl import FsProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from nri_resctrl_plugin.cgroups import PidSource
     from nri_resctrl_plugin.config import ResctrlPluginConfig
@@ -74,11 +76,26 @@ class Jobs(Generic[P]):
         self._resctrl = resctrl
         self._source = pid_source
         self._adopted: dict[PodUid, tuple[Path, ...]] = {}
+        self._owes_sweep = False
+
+    @property
+    def owes_startup(self) -> bool:
+        """Whether the startup is not done; meant for the event loop, which may hear of it a little late."""
+        return self._owes_sweep or bool(self._adopted)
 
     def start_up(self, listed: Collection[PodUid] | None) -> StartupResult:
         """Do what is due before the first group; raises nothing. See `startup.start_up`."""
         result = start_up(self._resctrl, self._config, listed)
         self._adopted = dict(result.adopted)
+        self._owes_sweep = listed is not None and not result.is_whole
+        return result
+
+    def start_up_again(self, pods: Mapping[PodUid, Collection[Path]]) -> StartupResult:
+        """Do what the startup could not; raises nothing. See `startup.sweep_and_adopt`."""
+        result = sweep_and_adopt(self._resctrl, self._config, pods)
+        self._owes_sweep = not result.is_whole
+        if result.sweep_error is None:
+            self._adopted = dict(result.adopted)
         return result
 
     def create(self, pod_uid: PodUid) -> GroupCreated:
@@ -125,8 +142,12 @@ class Jobs(Generic[P]):
         )
 
     def inspect(self, asked: Inspect) -> Inspection:
-        """Look at a pod; see `inspection.inspect`."""
-        return inspect(self._resctrl, self._source, asked, self.given_up)
+        """Look at a pod, with groups of it that it does not know yet; see `inspection.inspect`."""
+        new = [group for group in self._adopted.get(asked.pod_uid, ()) if group not in asked.groups]
+        whole = evolve(asked, groups=(*asked.groups, *new))
+        seen = inspect(self._resctrl, self._source, whole, self.given_up)
+        self._adopted.pop(asked.pod_uid, None)
+        return seen
 
     def ended(self, sandboxes: Iterable[LiveSandbox], unseen: Collection[ContainerCgroup]) -> list[SandboxId]:
         """Return which sandboxes are gone unheard; see `inspection.ended_sandboxes`."""

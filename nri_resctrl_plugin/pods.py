@@ -242,7 +242,7 @@ class PodTable(Questions):
         state = self._state
         pod = state.pods[fact.pod_uid]
         main, *others = pod.groups
-        left = others if fact.others is None else {*others} & {*fact.others}
+        left = {*(others if fact.others is None else fact.others)} - {main}
         news = pod.found(None if fact.lost else main, left)
         findings = [(each, _FOUND[finding]) for each, finding in fact.findings if finding in _FOUND]
         if fact.lost:

@@ -276,7 +276,7 @@ class PodInspected:
         pod_uid: The pod.
         findings: What was found of each container; one that is left out is UNKNOWN.
         lost: The main group is not there any more.
-        others: The further groups that are still there; None: all of them, as far as could be seen.
+        others: The further groups that are there, also such as were not known; None: those that were.
     """
 
     pod_uid: PodUid

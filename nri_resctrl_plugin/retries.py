@@ -5,8 +5,8 @@ Owns: the rules of the three `retry_*` calls. Must not know: NRI, threads, when 
 Rules:
     1. A retry joins an action of its kind that is already under way and shares its outcome; no second mkdir.
     2. What is already done is returned and nothing is told.
-    3. A pass tries orphans first, since they free RMIDs; then failed groups, up to the first CapacityError;
-       then every partial container. One bad item never ends it.
+    3. A pass tries orphans first, since they free RMIDs, and then what the startup left of stale groups; then
+       failed groups, up to the first CapacityError; then every partial container. One bad item never ends it.
     4. Passes do not overlap: a second call joins the pass that runs.
 """
 
@@ -23,9 +23,11 @@ from nri_resctrl_plugin.joining import Joined
 from nri_resctrl_plugin.model import ContainerId, ContainerState, PodUid
 from nri_resctrl_plugin.pods import ContainerRetried, GroupRetried, OrphanRetried
 from nri_resctrl_plugin.reports import RetryFailure, RetryReport, RetrySubject
-from resctrl import CapacityError, FsProvider
+from resctrl import CapacityError, FsProvider, NotMountedError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nri_resctrl_plugin.driver import Driver
 
 __all__ = ["Retries"]
@@ -122,6 +124,7 @@ class Retries(Generic[P]):
     async def _make_pass(self) -> RetryReport:
         tally = _Tally()
         await self._retry_orphans(tally)
+        await self._retry_startup(tally)
         await self._retry_groups(tally)
         await self._retry_containers(tally)
         return tally.report()
@@ -140,6 +143,32 @@ class Retries(Generic[P]):
                 tally.fail(RetrySubject.ORPHAN, pod_uid, end.error)
             elif end.removed:
                 tally.orphans_deleted += 1
+
+    async def _retry_startup(self, tally: _Tally) -> None:
+        """Do what the startup could not.
+
+        It is urgent, so that no pod that is not known yet has a group when the worker comes to it.
+        """
+        driver, table = self._driver, self._driver.table
+        jobs = driver.jobs
+        if driver.closed or not jobs.owes_startup:
+            return
+        living = {each.pod_uid: table.group_state(each.pod_uid) for each in table.sandboxes()}
+        pods: dict[PodUid, tuple[Path, ...]] = dict.fromkeys(table.orphans(), ())  # they had their turn
+        pods.update(
+            (uid, (state.path, *state.others) if isinstance(state, Exists) else ())
+            for uid, state in living.items()
+        )
+        result = await driver.look(lambda: jobs.start_up_again(pods), urgent=True)
+        if isinstance(result, Exception):
+            return  # the plugin is closed
+        if result.report is not None:
+            tally.orphans_deleted += result.report.removed
+            tally.orphans_kept += result.report.removal_failures
+            for failure in result.report.failures:
+                tally.fail(RetrySubject.ORPHAN, str(failure.path), failure)
+        if result.sweep_error is not None and not isinstance(result.sweep_error, NotMountedError):
+            tally.fail(RetrySubject.ORPHAN, str(driver.resctrl.config.root), result.sweep_error)
 
     async def _retry_groups(self, tally: _Tally) -> None:
         for pod_uid in self._driver.table.failed_pods():

@@ -1,6 +1,7 @@
 """What happens once per plugin, before any group is made: the mount, the sweep of stale groups, the adoption.
 
-Owns: the steps and their log records. Must not know: when they are due, events, what becomes of a pod.
+Owns: the steps, whether they are done, and their log records. Must not know: when they are due, events, what
+becomes of a pod.
 
 Rules:
     1. The sweep comes after the mount and only where the mount is there.
@@ -9,6 +10,8 @@ Rules:
     4. Where groups are adopted, those of the pods that the runtime lists stay, wherever they stand, with
        their threads and counters; all others with our prefix go as ever. Without `cleanup_on_start` nothing
        goes, under either policy.
+    5. What could not be done is owed to a retry. Groups were made by then: so under either policy those of
+       living pods stay, and are adopted where the pod does not know them.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from nri_resctrl_plugin.config import ResctrlPluginConfig
     from resctrl import Resctrl
 
-__all__ = ["StartupResult", "log_startup", "start_up"]
+__all__ = ["StartupResult", "log_startup", "start_up", "sweep_and_adopt"]
 
 P = TypeVar("P", bound=FsProvider)
 
@@ -51,6 +54,12 @@ class StartupResult:
     report: CleanupReport | None = None
     adopted: Mapping[PodUid, tuple[Path, ...]] = field(factory=dict)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything was done."""
+        failures = self.report.failures if self.report is not None else ()
+        return self.mount_error is None and self.sweep_error is None and not failures
+
 
 def start_up(
     resctrl: Resctrl[P], config: ResctrlPluginConfig, listed: Collection[PodUid] | None
@@ -69,29 +78,35 @@ def start_up(
         return StartupResult(mount_error=error)
     if listed is None:
         return StartupResult()
+    pods = listed if config.startup_policy == "adopt" else ()
+    return sweep_and_adopt(resctrl, config, dict.fromkeys(pods, ()))
+
+
+def sweep_and_adopt(
+    resctrl: Resctrl[P], config: ResctrlPluginConfig, pods: Mapping[PodUid, Collection[Path]]
+) -> StartupResult:
+    """Sweep all groups but those of some pods, and look which of these are there; blocks, raises nothing.
+
+    Args:
+        resctrl: Where the groups are.
+        config: As for `start_up`.
+        pods: Whose groups stay, and which of these the pod knows already.
+    """
     report = None
     try:
-        pods = listed if config.startup_policy == "adopt" else ()
         names = {resctrl.group_path(pod_uid).name: pod_uid for pod_uid in pods}
         if config.cleanup_on_start:
             report = resctrl.cleanup_all(below_control_groups=config.class_placement, keep=names)
-        adopted = _adopted(resctrl, names, below_control_groups=config.class_placement) if names else {}
+        adopted: dict[PodUid, tuple[Path, ...]] = {}
+        groups = resctrl.list_groups() if names else []
+        for group in sorted(groups, key=lambda each: each.control_group):
+            pod_uid = names.get(group.name)
+            in_place = config.class_placement or not group.control_group
+            if pod_uid is not None and in_place and group.path not in pods[pod_uid]:
+                adopted[pod_uid] = (*adopted.get(pod_uid, ()), group.path)
         return StartupResult(report=report, adopted=adopted)
     except Exception as error:  # noqa: BLE001 - a failed sweep leaves stale groups and stops nothing
         return StartupResult(sweep_error=error, report=report)
-
-
-def _adopted(
-    resctrl: Resctrl[P], names: Mapping[str, PodUid], *, below_control_groups: bool
-) -> dict[PodUid, tuple[Path, ...]]:
-    """Return which groups are those of listed pods, by their names."""
-    found: dict[PodUid, tuple[Path, ...]] = {}
-    groups = [each for each in resctrl.list_groups() if each.name in names]
-    for group in sorted(groups, key=lambda each: each.control_group):
-        if below_control_groups or not group.control_group:
-            pod_uid = names[group.name]
-            found[pod_uid] = (*found.get(pod_uid, ()), group.path)
-    return found
 
 
 def log_startup(log: FilteringBoundLogger, result: StartupResult) -> None:

@@ -11,6 +11,8 @@ from typing import NewType, TypeAlias
 
 from attrs import field, frozen, validators
 
+from resctrl.errors import ResctrlError
+
 __all__ = [
     "AssignmentResult",
     "Capacity",
@@ -88,6 +90,8 @@ class CleanupReport:
         removal_race: Prefixed groups that somebody else removed first.
         non_prefix_groups: Groups without the prefix, left alone.
         kept: Prefixed groups that the caller wanted kept.
+        failures: Why each of those that could not be removed could not; two reports are equal whatever they
+            say of it.
     """
 
     removed: int
@@ -95,6 +99,7 @@ class CleanupReport:
     removal_race: int
     non_prefix_groups: int
     kept: int = 0
+    failures: tuple[ResctrlError, ...] = field(default=(), eq=False)
 
 
 @frozen

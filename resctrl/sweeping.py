@@ -5,25 +5,28 @@ Owns: which groups a sweep removes, and in which order. Must not know: why it is
 Rules:
     1. Everything is listed before anything is removed: who cannot look removes nothing.
     2. The kernel's own directories are neither touched nor counted.
-    3. Removing a control group takes its monitoring groups along; one that holds a group to be kept stays.
+    3. What the kernel says is gone was a race only if it is: one that is there still could not be removed.
+    4. Removing a control group takes its monitoring groups along; one that holds a group to be kept stays.
 """
 
 from __future__ import annotations
 
 import errno
 from collections import Counter
+from collections.abc import Callable
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from resctrl.errors import InvalidGroupError, Operation
+from attrs import define, field
+
+from resctrl.errors import InvalidGroupError, Operation, ResctrlError, translate
+from resctrl.fs import FsProvider
 from resctrl.inventory import control_groups, mon_groups, require_mounted
 from resctrl.model import CleanupReport, ResctrlConfig, ResctrlGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
-    from pathlib import Path
-
-    from resctrl.fs import FsProvider
+    from collections.abc import Collection, Iterable
 
 __all__ = ["sweep"]
 
@@ -57,7 +60,6 @@ def sweep(
         keep: As there.
         remove: Takes the directory of each group that must go, in the provider's stead.
     """
-    remove = fs.remove_dir if remove is None else remove
     if not config.group_prefix:
         raise InvalidGroupError(Operation.SWEEP, config.root, detail="the group prefix is empty")
     require_mounted(fs, config.root, Operation.SWEEP)
@@ -69,33 +71,65 @@ def sweep(
             below[control.control_group] = (
                 mon_groups(fs, config, control.control_group, Operation.SWEEP) or []
             )
-    fates: Counter[_Fate] = Counter()
     default = mon_groups(fs, config, "", Operation.SWEEP) or []
+    broom = _Broom(fs, fs.remove_dir if remove is None else remove, wanted)
     for control in controls:
         inside = below.get(control.control_group, [])
         stays = control.control_group in wanted or any(group.name in wanted for group in inside)
-        fate = _fate_of(remove, control, keep=stays)
-        fates[fate] += 1
+        fate = broom.sweep(control, keep=stays)
         if below_control_groups and fate not in {_Fate.REMOVED, _Fate.RACE}:
-            fates += _fates_of(remove, inside, wanted)
-    fates += _fates_of(remove, default, wanted)
-    return CleanupReport(**{fate.value: fates[fate] for fate in _Fate})
+            broom.sweep_all(inside)
+    broom.sweep_all(default)
+    counts = {fate.value: broom.fates[fate] for fate in _Fate}
+    return CleanupReport(**counts, failures=tuple(broom.failures))
 
 
-def _fates_of(
-    remove: Callable[[Path], None], groups: Iterable[ResctrlGroup], wanted: frozenset[str]
-) -> Counter[_Fate]:
-    return Counter(_fate_of(remove, group, keep=group.name in wanted) for group in groups)
+@define
+class _Broom:
+    """Removes groups, and counts what became of them.
 
+    Attributes:
+        fs: The provider.
+        remove: Removes a directory.
+        wanted: Names of groups that stay.
+        fates: How many groups there are of each fate.
+        failures: Why groups could not be removed.
+    """
 
-def _fate_of(remove: Callable[[Path], None], group: ResctrlGroup, *, keep: bool) -> _Fate:
-    """Remove a group if it is ours and nobody wants it."""
-    if not group.ours:
-        return _Fate.FOREIGN
-    if keep:
-        return _Fate.KEPT
-    try:
-        remove(group.path)
-    except OSError as error:
-        return _Fate.RACE if error.errno in _GONE else _Fate.FAILED
-    return _Fate.REMOVED
+    fs: FsProvider
+    remove: Callable[[Path], None]
+    wanted: frozenset[str]
+    fates: Counter[_Fate] = field(factory=Counter)
+    failures: list[ResctrlError] = field(factory=list)
+
+    def sweep_all(self, groups: Iterable[ResctrlGroup]) -> None:
+        """Remove groups, but for those to be kept."""
+        for group in groups:
+            self.sweep(group, keep=group.name in self.wanted)
+
+    def sweep(self, group: ResctrlGroup, *, keep: bool) -> _Fate:
+        """Remove a group if it is ours and nobody wants it; return what became of it."""
+        fate = self._fate_of(group, keep=keep)
+        self.fates[fate] += 1
+        return fate
+
+    def _fate_of(self, group: ResctrlGroup, *, keep: bool) -> _Fate:
+        if not group.ours:
+            return _Fate.FOREIGN
+        if keep:
+            return _Fate.KEPT
+        try:
+            with translate(Operation.SWEEP, group.path):
+                return self._removed(group.path)
+        except ResctrlError as error:
+            self.failures.append(error)
+            return _Fate.FAILED
+
+    def _removed(self, path: Path) -> _Fate:
+        try:
+            self.remove(path)
+        except OSError as error:
+            if error.errno in _GONE and not self.fs.exists(path):
+                return _Fate.RACE
+            raise
+        return _Fate.REMOVED

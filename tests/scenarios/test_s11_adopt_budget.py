@@ -175,6 +175,94 @@ async def test_a_group_that_goes_while_it_is_adopted(world: World) -> None:
         assert scene.tasks(pod) == world.threads_of(handles["one"])
 
 
+# What a restart could not do
+
+
+@pytest.mark.needs(Capability.CONTROL_GROUPS)
+async def test_an_adoption_that_could_not_look_is_made_up_for(world: World) -> None:
+    """The pod has another group by then; the one that was left to it is told too, and goes with it."""
+    gold, handle = world.control_group("gold"), world.new_container(2)
+    world.put(gold, *world.threads_of(handle))
+    async with Scene(world) as scene:
+        pod = scene.pod("one").below(gold)
+        await scene.synchronize([pod], [scene.container(pod, handle)])
+        assert scene.groups() == set()
+    world.work(handle)
+    async with Scene(world, ADOPT) as scene:
+        pod = scene.pod("one").and_below(gold)
+        before = world.traffic(pod.others[0])
+        scene.faults.fail("read_child_dirs", errno.EIO)
+        await scene.synchronize([pod])
+        assert len(scene.records("startup_cleanup_failed")) == 1
+        assert scene.groups() == {pod.path.name}
+        assert await scene.plugin.retry_all_once() == RetryReport()
+        await scene.plugin.audit_once()
+        assert scene.plugin.snapshot() == {pod.uid: pod.there(0, 0)}
+        assert never_less(before, world.traffic(pod.others[0]))
+        await scene.stop_pod(pod)
+        assert scene.groups() | world.groups_in(gold / "mon_groups") == set()
+
+
+async def test_a_stale_group_that_could_not_be_removed_is_tried_again(world: World) -> None:
+    """By each retry, as an orphan, until it is gone; living pods and others have nothing of it."""
+    handles = await left_behind(world, "stays", "gone")
+    stranger = world.root / "mon_groups" / f"{world.others_prefix}theirs"
+    world.add_group(stranger)
+    async with Scene(world, ADOPT) as scene:
+        stays, gone, new = scene.pod("stays"), scene.pod("gone"), scene.pod("new")
+        scene.faults.fail("remove_dir", errno.EBUSY, path=gone.path, times=2)
+        await scene.synchronize([stays], [scene.container(stays, handles["stays"])])
+        await scene.run(new)
+        assert scene.groups() == {stays.path.name, gone.path.name, new.path.name}
+        told = len(scene.told)
+        report = await scene.plugin.retry_all_once()
+        assert (report.orphans_deleted, report.orphans_kept) == (0, 1)
+        (failure,) = report.failures
+        assert (failure.subject, failure.id) == (RetrySubject.ORPHAN, str(gone.path))
+        assert await scene.plugin.retry_all_once() == RetryReport(orphans_deleted=1)
+        assert await scene.plugin.retry_all_once() == RetryReport()
+        assert scene.groups() == {stays.path.name, new.path.name}
+        assert stranger.name in world.groups_in(scene.mon_groups)
+        assert scene.tasks(stays) == world.threads_of(handles["stays"])
+        assert scene.told_since(told) == []
+        assert len(scene.records("startup_cleanup")) == 1
+
+
+async def test_a_sweep_that_failed_whole_is_made_up_for(world: World) -> None:
+    """Under the default policy too: what was made since stays, with its threads, and what is stale goes."""
+    handles = await left_behind(world, "stays", "gone")
+    async with Scene(world) as scene:
+        stays, gone, new = scene.pod("stays"), scene.pod("gone"), scene.pod("new")
+        scene.faults.fail("read_child_dirs", errno.EIO, times=2)
+        await scene.synchronize([stays], [scene.container(stays, handles["stays"])])
+        await scene.run(new)
+        told = len(scene.told)
+        report = await scene.plugin.retry_all_once()
+        assert [failure.subject for failure in report.failures] == [RetrySubject.ORPHAN]
+        assert gone.path.name in scene.groups()
+        assert await scene.plugin.retry_all_once() == RetryReport(orphans_deleted=1)
+        assert scene.groups() == {stays.path.name, new.path.name}
+        assert scene.tasks(stays) == world.threads_of(handles["stays"])
+        assert scene.told_since(told) == []
+
+
+async def test_groups_of_a_pod_that_failed_are_adopted_late(world: World) -> None:
+    """A pod that could have no group takes up the one that was left to it, by the first retry."""
+    handles = await left_behind(world, "one")
+    async with Scene(world, ADOPT) as scene:
+        pod = scene.pod("one")
+        scene.faults.fail("read_child_dirs", errno.EIO)
+        scene.faults.fail("create_dir", errno.ENOSPC)
+        await scene.synchronize([pod], [scene.container(pod, handles["one"])])
+        assert scene.told == [pod.failed(1)]
+        before = world.traffic(pod.path)
+        report = await scene.plugin.retry_all_once()
+        assert report == RetryReport(groups_created=1, containers_reconciled=1)
+        assert scene.told == [pod.failed(1), pod.there(1, 0), pod.there(1, 1)]
+        assert never_less(before, world.traffic(pod.path))
+        assert scene.mkdirs() == 1
+
+
 # How many groups
 
 

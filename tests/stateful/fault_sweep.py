@@ -79,24 +79,45 @@ class Fault:
     number: int
 
 
+@frozen
+class End:
+    """How one plugin ended.
+
+    Attributes:
+        words: What the runtime told it.
+        told: What it told in the end.
+        untold: The groups of ours that are there all the same.
+        groups: How many groups of ours there are.
+        limit: How many there may be; 0: any number.
+    """
+
+    words: list[object]
+    told: dict[str, object]
+    untold: frozenset[Path]
+    groups: int
+    limit: int
+
+
 @define
 class Run:
     """What came of one run.
 
     Attributes:
         wrong: What must not be, each in one sentence.
-        ends: For each plugin that was judged, what the runtime told it, and what it told in the end.
+        ends: How each plugin that was judged ended.
         calls: Every call, the one that failed included.
         judging: Which of them, counted from 0, were made to judge.
         met: Whether the fault came to pass.
+        strange: Every group that the body made itself.
         root: Where resctrl is mounted.
     """
 
     wrong: list[str] = field(factory=list)
-    ends: list[tuple[list[object], dict[str, object]]] = field(factory=list)
+    ends: list[End] = field(factory=list)
     calls: list[Call] = field(factory=list)
     judging: list[range] = field(factory=list)
     met: bool = False
+    strange: set[Path] = field(factory=set)
     root: Path = Path()
 
     def places(self) -> Iterator[tuple[Call, int]]:
@@ -110,11 +131,19 @@ class Run:
     def judged_by(self, clean: Run) -> list[str]:
         """Return what is wrong, the same body's run without a fault being as it must be."""
         wrong = list(self.wrong)
-        for (words, end), (clean_words, clean_end) in zip(self.ends, clean.ends, strict=False):
-            if words != clean_words:
-                break  # the body took another way: what it came to is another truth
-            if end != clean_end:
-                wrong.append(f"it ends with {end}, and without a fault with {clean_end}")
+        same_way = True
+        for end, as_must_be in zip(self.ends, clean.ends, strict=False):
+            same_way = same_way and end.words == as_must_be.words
+            if same_way and end.told != as_must_be.told:
+                wrong.append(f"it ends with {end.told}, and without a fault with {as_must_be.told}")
+            # Where the body took another way, what it came to is another truth.
+            left = (
+                as_must_be.untold if same_way else self.strange.union(*(each.untold for each in clean.ends))
+            )
+            if leaked := end.untold - left:
+                wrong.append(f"leaked: {leaked}")
+            if end.limit and end.groups > max(end.limit, as_must_be.groups):
+                wrong.append(f"there are {end.groups} groups, and there may be {end.limit}")
         return wrong
 
 
@@ -126,7 +155,6 @@ class SweptWorld(FakeWorld):
         record: Every call, the one that fails included.
         run: What comes of it.
         containers: Every container that was made.
-        strange: Every group that a body made for somebody else.
         holds: Whether the body stops the plugin's worker.
         has_resctrl: Whether there is something to mount.
     """
@@ -140,12 +168,11 @@ class SweptWorld(FakeWorld):
         self.holds = body.holds
         self.has_resctrl = body.machine is not Machine.WITHOUT_RESCTRL
         self.containers: dict[str, ContainerHandle] = {}
-        self.strange: set[Path] = set()
 
     def add_group(self, path: Path) -> None:
         """Make a group, and remember it."""
         super().add_group(path)
-        self.strange.add(path)
+        self.run.strange.add(path)
 
     def _new_cgroup(self) -> ContainerHandle:
         handle = super()._new_cgroup()
@@ -207,7 +234,6 @@ class SweptScene(Scene):
         self.machine = world
         self.plugin._audits.moment = 0.0
         self._source = source
-        self._before = self._on_disk()
         self._words: list[object] = []
         self._uids: dict[str, str] = {}
         self._containers: dict[str, Container] = {}
@@ -239,7 +265,7 @@ class SweptScene(Scene):
             await self.plugin.audit_once()
             await self.settled()
             self.machine.run.wrong += self._judged()
-            self.machine.run.ends.append((self._words, self._end()))
+            self.machine.run.ends.append(self._end())
         except Exception as error:
             raise Untyped(f"{error!r} at the end") from error
         finally:
@@ -287,14 +313,8 @@ class SweptScene(Scene):
             if record["event"] in {"event_failed", "subscriber_failed"}:
                 yield f"a handler or a subscriber failed: {record}"
         there = self._on_disk()
-        told = set[Path]()
-        for event in snapshot.values():
-            if isinstance(event.group_state, Exists):
-                told |= {event.group_state.path, *event.group_state.others}
-        if told - there:
-            yield f"told and not there: {told - there}"
-        if leaked := there - told - self._before - self.machine.strange:
-            yield f"leaked: {leaked}"
+        if missing := self._told_groups() - there:
+            yield f"told and not there: {missing}"
         for event in snapshot.values():
             yield from self._judged_pod(event, there)
 
@@ -325,9 +345,17 @@ class SweptScene(Scene):
     def _containers_of(self, uid: str) -> list[str]:
         return [name for name, each in self._containers.items() if self._uids.get(each.pod_sandbox_id) == uid]
 
-    def _end(self) -> dict[str, object]:
-        """Return what is told of each pod, but for where its groups stand, which a failed rename changes."""
+    def _told_groups(self) -> set[Path]:
+        """Return the groups of pods, as told."""
+        states = [event.group_state for event in self.plugin.snapshot().values()]
         return {
+            group for state in states if isinstance(state, Exists) for group in (state.path, *state.others)
+        }
+
+    def _end(self) -> End:
+        """Return how it ends: of each pod all but where its groups stand, which a failed rename changes."""
+        there = self._on_disk()
+        told: dict[str, object] = {
             uid: (
                 # Within a budget another pod may have been the first.
                 self.config.max_groups or type(event.group_state).__name__,
@@ -336,6 +364,8 @@ class SweptScene(Scene):
             )
             for uid, event in self.plugin.snapshot().items()
         }
+        untold = frozenset(there - self._told_groups())
+        return End(self._words, told, untold, len(there), self.config.max_groups)
 
     def _threads_of(self, name: str) -> set[Tid]:
         """Return the threads of a container, as the machine knows them."""

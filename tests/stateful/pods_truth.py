@@ -312,7 +312,7 @@ class PodsTruth:
 
     def _looked(self, fact: PodInspected, asked_of: dict[ContainerId, Box], *, ours: bool) -> None:
         main, *others = self.known[fact.pod_uid]
-        left = {*others} if fact.others is None else {*others} & {*fact.others}
+        left = {*others} if fact.others is None else {*fact.others} - {main}
         self._know(fact.pod_uid, None if fact.lost else main, left)
         for container_id, finding in fact.findings:
             box = asked_of.get(container_id)

@@ -13,6 +13,7 @@ from resctrl import (
     InvalidGroupError,
     NoPermissionError,
     NotMountedError,
+    Operation,
     Resctrl,
     ResctrlConfig,
     ResctrlIOError,
@@ -99,9 +100,29 @@ def test_an_empty_prefix_is_refused() -> None:
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.ENODEV])
 def test_an_entry_that_vanishes_is_a_race(number: int) -> None:
     """Somebody else removed it between the listing and the rmdir: no failure, and no success of ours."""
-    fs = FaultyFs(populated("mon_groups/pod_a", "mon_groups/pod_b"))
-    fs.fail("remove_dir", number, path=MON / "pod_a")
-    assert Resctrl.with_provider(fs).cleanup_all() == report(removed=1, race=1)
+    inner = populated("mon_groups/pod_a", "mon_groups/pod_b")
+    fs = FaultyFs(inner)
+
+    def faster(path: Path) -> None:
+        inner.remove_dir(path)
+        raise OSError(number, "gone")
+
+    fs.before("remove_dir", faster, path=MON / "pod_a")
+    swept = Resctrl.with_provider(fs).cleanup_all()
+    assert swept == report(removed=1, race=1)
+    assert swept.failures == ()
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENODEV])
+def test_an_entry_that_is_there_still_is_no_race(number: int) -> None:
+    """The answer says that it is gone, and it is not, or cannot be looked at: it could not be removed."""
+    inner = populated("mon_groups/pod_a", "mon_groups/pod_b")
+    fs = FaultyFs(inner)
+    fs.fail("remove_dir", number, path=MON / "pod_a", times=2)
+    assert Resctrl.with_provider(fs).cleanup_all() == report(removed=1, failures=1)
+    fs.fail("exists", errno.EIO, path=MON / "pod_a")
+    assert Resctrl.with_provider(fs).cleanup_all() == report(failures=1)
+    assert inner.exists(MON / "pod_a")
 
 
 def test_an_entry_that_really_vanishes() -> None:
@@ -122,8 +143,12 @@ def test_a_failure_does_not_stop_the_sweep(number: int) -> None:
     inner = populated("pod_ctrl", "mon_groups/pod_a", "mon_groups/pod_b")
     fs = FaultyFs(inner)
     fs.fail("remove_dir", number, path=ROOT / "pod_ctrl")
-    assert Resctrl.with_provider(fs).cleanup_all() == report(removed=2, failures=1)
+    swept = Resctrl.with_provider(fs).cleanup_all()
+    assert swept == report(removed=2, failures=1)
     assert inner.exists(ROOT / "pod_ctrl")
+    assert [(error.path, error.errno, error.operation) for error in swept.failures] == [
+        (ROOT / "pod_ctrl", number, Operation.SWEEP)
+    ]
 
 
 def test_without_mon_groups() -> None:

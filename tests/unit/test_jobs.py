@@ -11,7 +11,7 @@ from nri_resctrl_plugin.config import ResctrlPluginConfig
 from nri_resctrl_plugin.errors import BudgetExceededError
 from nri_resctrl_plugin.jobs import Deletion, Jobs
 from nri_resctrl_plugin.model import ContainerCgroup, ContainerId, PodUid
-from nri_resctrl_plugin.pods import DeleteGroup, GroupCreated, Reconcile
+from nri_resctrl_plugin.pods import DeleteGroup, GroupCreated, Inspect, Reconcile
 from resctrl import NoPermissionError, Resctrl, TaskNotInParentError
 from resctrl.testing import FakeFs, FakePidSource, FaultyFs, RecordingFs
 
@@ -124,7 +124,42 @@ def test_an_adoption_that_cannot_look_is_an_error_and_no_end() -> None:
     result = it.jobs.start_up([A])
     assert result.sweep_error is not None
     assert result.report is not None
+    assert it.jobs.owes_startup
     assert it.jobs.create(A).path == it.resctrl.group_path(A)
+
+
+def test_the_startup_is_done_when_all_that_was_found_is_taken_up() -> None:
+    """By a create, by a look, or as stale once the pod is gone; what the pod knows is not found again."""
+    it = Bench(adopting())
+    main, gold = it.left("", "gold")
+    it.faults.fail("read_child_dirs", errno.EIO)
+    it.jobs.start_up([A])
+    assert it.jobs.create(A) == GroupCreated(A, main)
+    assert it.jobs.start_up_again({A: (main,), B: ()}).adopted == {A: (gold,)}
+    assert it.jobs.owes_startup
+    for others in ((gold,), ()):
+        assert it.jobs.inspect(Inspect(A, (main,), ())).others == others
+        assert not it.jobs.owes_startup
+    assert it.jobs.start_up_again({A: (main, gold)}).adopted == {}
+    assert it.jobs.start_up_again({}).adopted == {}
+    assert it.ours() == set()
+    assert not it.jobs.owes_startup
+
+
+def test_what_failed_again_is_owed_again() -> None:
+    """What was found before stays found as long as nobody can look."""
+    it = Bench(adopting())
+    main, gold = it.left("", "gold")
+    it.jobs.start_up([A])
+    it.faults.fail("read_child_dirs", errno.EIO)
+    assert it.jobs.start_up_again({A: ()}).sweep_error is not None
+    assert it.jobs.create(A) == GroupCreated(A, main, (gold,))
+    assert it.jobs.owes_startup
+    it.faults.fail("remove_dir", errno.EIO, path=gold)
+    it.jobs.start_up_again({})
+    assert it.jobs.owes_startup
+    it.jobs.start_up_again({})
+    assert not it.jobs.owes_startup
 
 
 # --- deletion ---

@@ -18,6 +18,7 @@ from nri_resctrl_plugin import (
     PodUid,
     ResctrlPlugin,
     ResctrlPluginConfig,
+    RetryReport,
 )
 from nri_resctrl_plugin import plugin as plugin_module
 from nri_resctrl_plugin.driver import Driver
@@ -297,6 +298,111 @@ def test_a_sweep_that_fails_stops_nothing() -> None:
         assert not records(logs, "startup_cleanup")
         assert it.groups() == ["pod_a", "pod_old"]
         await it.plugin.close()
+
+    run(main())
+
+
+def test_what_is_owed_hits_no_group_that_is_made_meanwhile() -> None:
+    """A pod that starts between the retry and the worker's turn for it has its group made after the sweep."""
+
+    async def main() -> None:
+        it = bench()
+        stale(it.kernel, "pod_old")
+        it.faults.fail("read_child_dirs", errno.EIO)
+        await it.plugin.synchronize([], [])
+        await it.plugin.settled()
+        gate = it.gate("create_dir")
+        await it.plugin.run_pod_sandbox(pod("first", "first"))
+        await gate.reached()
+        retry = asyncio.create_task(it.plugin.retry_all_once())
+        await asyncio.sleep(0)
+        starting = asyncio.create_task(it.start("c", "s", "late"))
+        await asyncio.sleep(0)
+        gate.open()
+        assert (await retry).orphans_deleted == 1
+        tids = await starting
+        await it.plugin.settled()
+        assert it.groups() == ["pod_first", "pod_late"]
+        assert it.kernel.tasks_in(it.path("late")) == set(tids)
+        assert it.record.events == [add("first"), add("late", 1), add("late", 1, 1)]
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_an_orphan_has_one_turn_in_a_pass() -> None:
+    """What was just tried in vain is left out of the sweep that is made up for, and counts once."""
+
+    async def main() -> None:
+        it = bench()
+        it.faults.fail("read_child_dirs", errno.EIO)
+        await it.plugin.synchronize([pod("a", "s")], [])
+        await it.plugin.settled()
+        it.faults.fail("remove_dir", errno.EBUSY, times=2)
+        await it.plugin.stop_pod_sandbox(pod("a", "s"))
+        await it.plugin.settled()
+        report = await it.plugin.retry_all_once()
+        assert (report.orphans_deleted, report.orphans_kept, len(report.failures)) == (0, 1, 1)
+        assert it.fs.count("remove_dir") == 2
+        assert (await it.plugin.retry_all_once()).orphans_deleted == 1
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_what_is_owed_waits_for_a_mount_in_silence() -> None:
+    """Unmounted there is nothing to sweep, and nothing that failed; once it is mounted it is made up for."""
+
+    async def main() -> None:
+        it = bench(kernel=FakeFs(mounted=False))
+        await it.plugin.synchronize([], [])
+        await it.plugin.settled()
+        assert await it.plugin.retry_all_once() == RetryReport()
+        it.kernel.mount()
+        stale(it.kernel, "pod_old")
+        assert await it.plugin.retry_all_once() == RetryReport(orphans_deleted=1)
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_what_is_owed_ends_with_the_plugin() -> None:
+    """A pass that waits for it when the plugin is closed ends, and one after that begins nothing."""
+
+    async def main() -> None:
+        it = bench()
+        it.faults.fail("read_child_dirs", errno.EIO)
+        await it.plugin.synchronize([], [])
+        await it.plugin.settled()
+        gate = it.gate("read_child_dirs")
+        retry = asyncio.create_task(it.plugin.retry_all_once())
+        await gate.reached()
+        closing = asyncio.create_task(it.plugin.close())
+        await asyncio.sleep(0)
+        gate.open()
+        assert await retry == RetryReport()
+        await closing
+        assert await it.plugin.retry_all_once() == RetryReport()
+
+    run(main())
+
+
+def test_nothing_is_owed_that_was_not_due() -> None:
+    """Without a listing, or without sweep and adoption, a failed start leaves no sweep for later."""
+
+    async def main() -> None:
+        for first in ("run", "listing"):
+            it = bench(ResctrlPluginConfig(cleanup_on_start=first == "run"))
+            stale(it.kernel, "pod_old")
+            it.faults.fail("read_text", errno.EIO)
+            if first == "run":
+                await it.plugin.run_pod_sandbox(pod("a", "s"))
+            else:
+                await it.plugin.synchronize([pod("a", "s")], [])
+            await it.plugin.settled()
+            assert await it.plugin.retry_all_once() == RetryReport()
+            assert it.groups() == ["pod_a", "pod_old"]
+            await it.plugin.close()
 
     run(main())
 

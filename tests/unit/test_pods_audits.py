@@ -327,7 +327,18 @@ def test_further_group_removed() -> None:
     table = running(*moved(PATH, GOLD), PodAudited(A))
     assert table.apply(found(others=(GOLD,))) == []
     table.apply(PodAudited(A))
-    assert table.apply(found(others=(LEAD,))) == [Emit(exists(1, 1))]
+    assert table.apply(found(others=())) == [Emit(exists(1, 1))]
+
+
+def test_further_group_found() -> None:
+    """One that an inspection finds, and that was not known, is the pod's; the main one is no further one."""
+    table = running(*moved(PATH, GOLD), PodAudited(A))
+    actions = table.apply(found(others=(LEAD, PATH)))
+    assert actions == [Emit(PodResctrlAddOrUpdate(A, Exists(PATH, (LEAD,)), 1, 1))]
+    table.apply(PodAudited(A))
+    assert table.apply(found(lost=True, others=(LEAD, PATH)))[1] == CreateGroup(A)
+    told, _ = table.apply(GroupCreated(A, GOLD))
+    assert told == Emit(PodResctrlAddOrUpdate(A, Exists(GOLD, (LEAD,)), 1, 0))
 
 
 def test_adopted() -> None:
