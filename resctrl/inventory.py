@@ -4,7 +4,7 @@ Owns: the listing of directories, and the reading of `tasks`, of num_rmids and o
 /proc/<tid>/cpu_resctrl_groups. Must not know: pods.
 
 Rules:
-    1. What vanishes while it is looked at is left out.
+    1. What vanishes while it is looked at is left out; what the kernel calls gone and is there did not.
     2. An unmounted resctrl is not an empty one.
 """
 
@@ -81,7 +81,7 @@ def mon_groups(
         try:
             names = fs.read_child_dirs(directory)
         except OSError as error:
-            if error.errno in _GONE:
+            if error.errno in _GONE and not fs.exists(directory):
                 return None
             raise
     return [

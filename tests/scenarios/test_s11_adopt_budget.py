@@ -304,6 +304,22 @@ async def test_a_budget_that_is_used_up_is_no_room(world: World) -> None:
         assert scene.tasks(second) == world.threads_of(handle)
 
 
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENODEV, errno.EIO])
+async def test_groups_that_cannot_be_counted_are_no_room(world: World, number: int) -> None:
+    """Whatever keeps from counting them: the pod is Failed, no mkdir is tried, and a retry counts again."""
+    async with Scene(world, ResctrlPluginConfig(max_groups=2)) as scene:
+        first, second, third = (scene.pod(uid) for uid in ("first", "second", "third"))
+        await scene.run(first)
+        for pod in (second, third):
+            scene.faults.fail("read_child_dirs", number, path=scene.mon_groups)
+            await scene.run(pod)
+        assert scene.told == [first.there(0, 0), second.failed(0), third.failed(0)]
+        assert scene.mkdirs() == 1
+        report = await scene.plugin.retry_all_once()
+        assert (report.groups_created, report.groups_failed) == (1, 1)
+        assert scene.groups() == {first.path.name, second.path.name}
+
+
 @pytest.mark.needs(Capability.CONTROL_GROUPS)
 async def test_groups_below_control_groups_are_in_the_budget(world: World) -> None:
     """A second group of a pod counts as one more; where it is refused the container stays PARTIAL."""

@@ -15,6 +15,7 @@ from resctrl import (
     Operation,
     Resctrl,
     ResctrlConfig,
+    ResctrlError,
     ResctrlGroup,
     ResctrlIOError,
     UnexpectedContentError,
@@ -117,6 +118,23 @@ def test_a_directory_that_cannot_be_listed(path: Path) -> None:
     with pytest.raises(NoPermissionError) as caught:
         resctrl.list_groups()
     assert caught.value.path == path
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENODEV])
+@pytest.mark.parametrize("path", [MON, ROOT / "gold/mon_groups"])
+def test_a_directory_that_is_there_is_not_taken_for_gone(path: Path, number: int) -> None:
+    """An answer that says so while it stands there is a failure: no groups would be believed in."""
+    fs = FaultyFs(populated(*MIXED))
+    resctrl = Resctrl.with_provider(fs)
+    for call in (resctrl.list_groups, resctrl.capacity):
+        fs.fail("read_child_dirs", number, path=path)
+        with pytest.raises(ResctrlError) as caught:
+            call()
+        assert (caught.value.path, caught.value.errno) == (path, number)
+    fs.fail("read_child_dirs", number, path=path)
+    fs.fail("exists", errno.EIO, path=path)
+    with pytest.raises(ResctrlIOError):
+        resctrl.list_groups()
 
 
 # capacity
