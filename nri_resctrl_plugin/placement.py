@@ -5,15 +5,19 @@ lists the threads, when an attempt is due. It blocks: it is work for the worker.
 
 Rules:
     1. The kernel is asked first: as long as it takes every thread in the container's group, nothing is read
-       of /proc. Only a thread that it refuses (EINVAL) is asked for its control group.
+       of /proc. Only a thread that it refuses (EINVAL) is asked for its control group, and what it says is
+       tried for all the others. So the cost grows with how often the control group changes in the list of
+       threads, and not with how many they are.
     2. No thread is ever given another class. A control group's `tasks` is never written, and a group is
        renamed only while it holds no thread, since its threads would come along.
-    3. A group that is nobody's home is renamed rather than another one made: RMID and counters stay with the
-       pod, and no second RMID is used. Where it cannot be renamed, one is made.
+    3. A group that is nobody's home, and will not be that of a thread still to be placed, is renamed rather
+       than another one made: RMID and counters stay with the pod, and no second RMID is used. Where it cannot
+       be renamed, one is made.
     4. Complete is what was looked at: all threads listed after the last write are in groups of the pod, as
        their `tasks` say.
     5. A control group whose group cannot be had, or does not take its own threads, is given up for the rest
-       of the attempt; the first such error is the attempt's.
+       of the attempt; the first such error is the attempt's. Who is in it, its own `tasks` tell at once; of
+       the default group, whose `tasks` list the whole machine, the others' tell who is not.
     6. Whatever fails, the answer tells which groups the pod has: one may have been moved or made before.
 """
 
@@ -99,7 +103,7 @@ def place(
     if make is not None and len(groups) > 1:
         home = _home_of_first(resctrl, groups, listed) or home
     try:
-        result = resctrl.reconcile_group(home, listed, max_passes)
+        result = resctrl.reconcile_group(home, listed, max_passes, try_all=make is None)
     except ResctrlError as error:
         homes = frozenset({home} if _assigned(error) else ())
         if make is None or not _is_refusal(error):
@@ -181,6 +185,7 @@ class _Search(Generic[P]):
         homes: Groups that took some.
         rejections: How often a group refused a thread of its own control group.
         closed: Control groups that are given up, and why.
+        heard_of: Control groups that threads were in when they were asked.
     """
 
     resctrl: Resctrl[P]
@@ -194,6 +199,7 @@ class _Search(Generic[P]):
     homes: set[Path] = field(factory=set)
     rejections: Counter[str] = field(factory=Counter)
     closed: dict[str, ResctrlError] = field(factory=dict)
+    heard_of: set[str] = field(factory=set)
 
     def run(self, refused: Sequence[Tid], max_passes: int) -> Placed:
         """Place these, then whatever is listed newly, until nothing is."""
@@ -214,34 +220,50 @@ class _Search(Generic[P]):
         return set(self.listed())
 
     def _put(self, tids: Sequence[Tid]) -> None:
-        """Write threads, each into the group below its own control group.
-
-        What one thread says of its control group is tried for all of them: so as many are asked as there are
-        control groups, and not as there are threads.
-        """
+        """Write threads, each into the group below its own control group; see rule 1."""
         rest = list(tids)
         while rest:
             asked = rest[0]
-            control_group = self._control_group_of(asked)
-            if control_group is None:
+            try:
+                where = self.resctrl.task_groups(asked)
+            except ResctrlError:
+                self._try_main_group(rest)
+                return
+            if where is None:
                 rest.remove(asked)
                 continue
-            group = self._group_in(control_group)
+            control_group = where.control_group
+            self.heard_of.add(control_group)
+            if control_group in self.closed:
+                inside = self._those_in(control_group, rest) | {asked}
+                self.hopeless |= inside
+                rest = [tid for tid in rest if tid not in inside]
+                continue
+            group = self._group_in(control_group, rest)
             refused = self._write(control_group, group, rest) if group is not None else None
             if refused is None:
-                continue  # the control group is given up, which the threads hear one by one
+                continue  # the control group is given up, unless it is what is gone: the thread says
             if asked in refused:
                 self.rejections[control_group] += 1
                 if self.rejections[control_group] == _MOST_REJECTIONS:
                     self.closed[control_group] = self.refusal
+                refused = [*(tid for tid in refused if tid != asked), asked]  # others may be taken
             rest = refused
 
-    def _write(self, control_group: str, group: Path, tids: Sequence[Tid]) -> list[Tid] | None:
+    def _try_main_group(self, tids: Sequence[Tid]) -> None:
+        """Place threads whose control groups cannot be known, where most are: each is tried."""
+        main = self.groups[0]
+        refused = self._write(_control_group(self.resctrl, main), main, tids, try_all=True)
+        self.hopeless.update(tids if refused is None else refused)
+
+    def _write(
+        self, control_group: str, group: Path, tids: Sequence[Tid], *, try_all: bool = False
+    ) -> list[Tid] | None:
         """Write threads into a group; return those that it refused, None where the group itself failed."""
         refused: list[Tid] = []
         assigned = True
         try:
-            self.resctrl.assign_tasks(group, tids)
+            self.resctrl.assign_tasks(group, tids, try_all=try_all)
         except ResctrlError as error:
             assigned = _assigned(error) > 0
             if not _is_refusal(error):
@@ -253,38 +275,39 @@ class _Search(Generic[P]):
         self.placed.update(set(tids).difference(refused))
         return refused
 
-    def _control_group_of(self, tid: Tid) -> str | None:
-        """Return the name of a thread's control group; None where it is gone, or there is no hope for it."""
-        try:
-            where = self.resctrl.task_groups(tid)
-        except ResctrlError:
-            where = None  # it cannot be known: the refusal says enough
-            self.hopeless.add(tid)
-        if where is None:
-            return None
-        if where.control_group in self.closed:
-            self.hopeless.add(tid)
-            return None
-        return where.control_group
+    def _those_in(self, control_group: str, tids: Iterable[Tid]) -> set[Tid]:
+        """Return those of the threads that are in a control group; all of them where that cannot be read.
 
-    def _group_in(self, control_group: str) -> Path | None:
+        In the default one is who is in no other one that was heard of.
+        """
+        others = self.heard_of.union(_control_group(self.resctrl, group) for group in self.groups)
+        names = {control_group} if control_group else others - {""}
+        try:
+            listed = [self.resctrl.list_group_tasks(self.resctrl.config.root / name) for name in names]
+        except ResctrlError:
+            return set(tids)
+        return set(tids).intersection(*listed) if control_group else set(tids).difference(*listed)
+
+    def _group_in(self, control_group: str, tids: Sequence[Tid]) -> Path | None:
         """Return the pod's group below a control group, moved or made if need be; None where that fails."""
         for group in self.groups:
             if _control_group(self.resctrl, group) == control_group:
                 return group
         try:
-            return self._moved_to(control_group) or self._made_in(control_group)
+            return self._moved_to(control_group, tids) or self._made_in(control_group)
         except ResctrlError as error:
             self.closed[control_group] = error
             return None
 
-    def _moved_to(self, control_group: str) -> Path | None:
-        """Rename a group that is nobody's home, and empty, below a control group; None where none can be."""
+    def _moved_to(self, control_group: str, tids: Sequence[Tid]) -> Path | None:
+        """Rename a group below a control group, as rule 3 says; None where none can be."""
         for group in self.groups:
             if group not in self.asked.movable or group in self.homes:
                 continue
             try:
                 if self.resctrl.list_group_tasks(group):
+                    continue
+                if self._those_in(_control_group(self.resctrl, group), tids):
                     continue
                 moved = self.resctrl.move_group(group, control_group)
             except _CANNOT_MOVE:

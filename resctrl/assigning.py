@@ -8,14 +8,16 @@ Rules:
        are plain decimals, since numbers have base 0 there.
     2. The kernel works a list off from the left and stops at the first thread that it cannot move. Which one
        that was stands in last_cmd_status, which somebody else's write may have replaced meanwhile: so it is
-       advice. The thread that is named is written alone, and all the others are written again, which does no
-       harm to those that have been moved. A thread counts as assigned only when a whole write with it was
-       taken, as gone or refused only by a write of its own.
+       advice. The thread that is named is written alone, then those before it as one list, and all the others
+       after that, which does no harm to those that have been moved. A thread counts as assigned only when a
+       whole write with it was taken, as gone or refused only by a write of its own.
     3. A list that failed halves the lists that follow, one that was taken doubles them. So a thread that
        cannot be moved costs a few more writes, wherever it stands, and it is found without advice as well.
     4. Kernels before 6.7 answer EINVAL to a list, as later ones do to a list with a thread of another control
        group. What this kernel does is decided once, by a thread that was taken alone, then refused as a list
        of twice itself, then taken alone again.
+    5. Who need not have each thread tried is told at the first that is refused with none left before it:
+       where all are in another control group that is the second write, however many they are.
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ class Assignment:
     Attributes:
         assigned: Those that are in the group now.
         missing: Those that were gone.
-        refused: Those that the kernel would not take, in the order in which that came out.
+        refused: Those that the kernel would not take, in the order in which that came out; after them those
+            that were given up, untried.
         refusal: The error of the first of these.
     """
 
@@ -95,13 +98,18 @@ class Assigner:
         self.root: Path = root
         self.lists: bool | None = None
 
-    def assign(self, group: Path, tids: Sequence[Tid]) -> Assignment:
+    def assign(self, group: Path, tids: Sequence[Tid], *, try_all: bool = True) -> Assignment:
         """Put threads into a group; no id may come twice.
+
+        Args:
+            group: The group.
+            tids: The threads.
+            try_all: False: once one is refused with none left before it, count the rest as refused, untried.
 
         Raises:
             ResctrlError: The failure concerns the group itself; `partial` and `refused` tell what was done.
         """
-        run = _Run(self, group, tids)
+        run = _Run(self, group, tids, try_all=try_all)
         if tids:
             try:
                 self.fs.write_all(group / "tasks", run.chunks(), go_on=run.go_on)
@@ -115,13 +123,15 @@ class Assigner:
 class _Run:
     """One call: yields what is to be written next, and is told when that failed."""
 
-    def __init__(self, assigner: Assigner, group: Path, tids: Sequence[Tid]) -> None:
+    def __init__(self, assigner: Assigner, group: Path, tids: Sequence[Tid], *, try_all: bool) -> None:
         self.done = Assignment()
         self._assigner = assigner
         self._group = group
+        self._try_all = try_all
         self._rest = list(reversed(tids))  # the next one last, where lists are cut and extended cheaply
         self._narrowest = len(f"{min(tids, default=0)},")
         self._room = _PAGE
+        self._before = 0  # how many of the rest stood before the thread that was named: the next list
         self._writing: Sequence[Tid] = ()
         self._failure: WriteError | None = None
         self._status = LastStatus()
@@ -154,9 +164,10 @@ class _Run:
         loop is the interpreter's own, since one of ours would take longer than the kernel does.
         """
         room = 0 if self._assigner.lists is False else self._room
-        batch = self._rest[: -max(1, room // self._narrowest) - 1 : -1]
+        before, self._before = self._before, 0
+        batch = self._rest[: -(before or max(1, room // self._narrowest)) - 1 : -1]
         text = ",".join(map(str, batch)) + "\n"
-        if len(text) > room and len(batch) > 1:
+        if len(text) > room and len(batch) > 1 and not before:
             end = text.rfind(",", 0, room)
             end = text.index(",") if end < 0 else end
             batch = batch[: text.count(",", 0, end) + 1]
@@ -177,6 +188,7 @@ class _Run:
         named = self._status.task
         self._rest.extend(tid for tid in reversed(batch) if tid != named)
         if named is not None and named in batch:
+            self._before = batch.index(Tid(named))
             yield from self._alone(Tid(named))
         elif failure.errno == errno.EINVAL:
             yield from self._find_out()
@@ -206,6 +218,9 @@ class _Run:
         else:
             self.done.refused.append(tid)
             self.done.refusal = self.done.refusal or _typed(self._group, failure, self._status)
+            if not (self._try_all or self._before):
+                self.done.refused += reversed(self._rest)
+                self._rest.clear()
         return False
 
     def _write(self, tids: Sequence[Tid], text: bytes) -> Generator[bytes, None, WriteError | None]:

@@ -74,7 +74,7 @@ class ResctrlError(Exception):
         retryable: Whether the same call can succeed later without anybody changing the configuration.
         partial: Of a call that assigns threads, what was done before and beside the failure.
         refused: Of a call that assigns threads, those that the kernel would not take (EINVAL: another control
-            group; EPERM), in the order in which that came out.
+            group; EPERM), in the order in which that came out; after them those that were given up, untried.
     """
 
     retryable: ClassVar[bool] = False

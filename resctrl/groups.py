@@ -316,7 +316,7 @@ class Resctrl(Generic[P]):
         (tid,) = checked(Operation.READ_TASK, self._config.root, [tid])
         return task_groups(self._fs, self._config, tid)
 
-    def assign_tasks(self, group: Path, tids: Iterable[Tid]) -> AssignmentResult:
+    def assign_tasks(self, group: Path, tids: Iterable[Tid], *, try_all: bool = True) -> AssignmentResult:
         """Put threads into a group. A thread that is in it already counts as assigned.
 
         A thread that is gone (ESRCH) counts as missing. One that the kernel refuses (EINVAL: it is in
@@ -326,6 +326,9 @@ class Resctrl(Generic[P]):
         Args:
             group: A group of ours.
             tids: Thread ids; an id that is listed twice counts once.
+            try_all: False: give up at the first thread that is refused with none left before it, and let
+                `refused` name the rest after it, untried. Where all are in another control group that is two
+                writes instead of one for each.
 
         Raises:
             InvalidTidError: An id is 0, negative or too large; nothing was written.
@@ -336,14 +339,16 @@ class Resctrl(Generic[P]):
             ResctrlError: Anything else, with `partial`.
         """
         require_ours(self._config, Operation.ASSIGN_TASKS, group)
-        outcome = self._assigner.assign(group, checked(Operation.ASSIGN_TASKS, group, tids))
+        outcome = self._assigner.assign(group, checked(Operation.ASSIGN_TASKS, group, tids), try_all=try_all)
         if outcome.refusal is not None:
             outcome.refusal.partial = outcome.result
             outcome.refusal.refused = tuple(outcome.refused)
             raise outcome.refusal
         return outcome.result
 
-    def reconcile_group(self, group: Path, source: TidSource, max_passes: int = 10) -> ReconcileResult:
+    def reconcile_group(
+        self, group: Path, source: TidSource, max_passes: int = 10, *, try_all: bool = True
+    ) -> ReconcileResult:
         """Put all threads that a source lists into a group, until it lists nothing new.
 
         Threads can be born while the others are being moved, so the source is asked again after each pass.
@@ -356,6 +361,7 @@ class Resctrl(Generic[P]):
             group: A group of ours.
             source: Lists the live threads, afresh at each call. What it raises is passed on.
             max_passes: How often to list and write, at least 1.
+            try_all: As for `assign_tasks`; each thread counts as tried then.
 
         Raises:
             ValueError: `max_passes` is less than 1.
@@ -368,7 +374,7 @@ class Resctrl(Generic[P]):
         passes = Passes()
         try:
             require_ours(self._config, Operation.ASSIGN_TASKS, group)
-            return reconcile(self._assigner, group, source, max_passes, passes)
+            return reconcile(self._assigner, group, source, max_passes, passes, try_all=try_all)
         except ResctrlError as error:
             passes.explain(error)
             raise

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["reconcile"]
 
 
-def reconcile(
-    assigner: Assigner, group: Path, source: TidSource, max_passes: int, passes: Passes
+def reconcile(  # noqa: PLR0913 - what `reconcile_group` is told, and the account
+    assigner: Assigner, group: Path, source: TidSource, max_passes: int, passes: Passes, *, try_all: bool
 ) -> ReconcileResult:
     """Do what `resctrl.Resctrl.reconcile_group` says; the account tells how far it came."""
     while True:
@@ -35,11 +35,11 @@ def reconcile(
         new = passes.untried(live)
         if not new or passes.count == max_passes:
             break
-        _write(assigner, group, passes, new)
+        _write(assigner, group, passes, new, try_all=try_all)
         passes.count += 1
     again = passes.doubtful(live)
     if again:
-        _write(assigner, group, passes, again)
+        _write(assigner, group, passes, again, try_all=try_all)
     if not passes.assigned.isdisjoint(again):
         live = _listed(group, source)
     inside = set(tasks_of(assigner.fs, group))
@@ -57,10 +57,10 @@ def _listed(group: Path, source: TidSource) -> list[Tid]:
     return live
 
 
-def _write(assigner: Assigner, group: Path, passes: Passes, tids: Sequence[Tid]) -> None:
+def _write(assigner: Assigner, group: Path, passes: Passes, tids: Sequence[Tid], *, try_all: bool) -> None:
     """Write threads and take the outcome into the account."""
     try:
-        passes.record(assigner.assign(group, tids))
+        passes.record(assigner.assign(group, tids, try_all=try_all))
     except ResctrlError as error:
         passes.broken_off = error
         raise

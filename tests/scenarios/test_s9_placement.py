@@ -62,6 +62,45 @@ async def test_a_process_with_many_threads_in_a_control_group(world: World) -> N
         assert scene.tasks(pod.below(gold)) == world.threads_of(handle)
 
 
+async def test_the_writes_of_a_process_with_many_threads_in_a_control_group(world: World) -> None:
+    """They are two more than in the default class, however many threads the first group refuses."""
+    async with Scene(world) as scene:
+        gold, pod = world.control_group("gold"), scene.pod("one")
+        plain, classed = world.new_container(200), world.new_container(200)
+        put_in(world, gold, classed)
+        await scene.run(pod)
+        scene.fs.forget()
+        await scene.start(pod, plain)
+        writes = scene.fs.count("write")
+        scene.fs.forget()
+        await scene.start(pod, classed)
+        assert scene.fs.count("write") <= writes + 2
+        assert looked_up(scene) == 1
+        assert scene.told[-1] == pod.and_below(gold).there(2, 2)
+
+
+async def test_many_threads_and_no_room_in_their_control_group(world: World) -> None:
+    """Each attempt costs two writes and two questions: at the START, in a retry, in an audit."""
+    async with Scene(world) as scene:
+        gold, pod = world.control_group("gold"), scene.pod("one")
+        plain, classed = world.new_container(1), world.new_container(200)
+        put_in(world, gold, classed)
+        await scene.run(pod)
+        await scene.start(pod, plain)
+        scene.faults.fail("create_dir", errno.ENOSPC, path=pod.below(gold).path, times=math.inf)
+        container = scene.container(pod, classed)
+        for attempt in (
+            lambda: scene.plugin.start_container(pod.sandbox, container),
+            scene.plugin.retry_all_once,
+            scene.plugin.audit_once,
+        ):
+            scene.fs.forget()
+            await attempt()
+            await scene.settled()
+            assert (scene.fs.count("write"), looked_up(scene), scene.mkdirs()) == (2, 2, 1)
+        assert scene.told[-1] == pod.there(2, 1)
+
+
 async def test_a_start_in_a_control_group(world: World) -> None:
     """A runtime gives the class before START: when it is answered all threads are in the right group."""
     async with Scene(world) as scene:
@@ -302,6 +341,11 @@ async def test_an_execed_process_of_another_class(world: World) -> None:
         assert scene.told[-1] == both.there(1, 1)
         assert scene.tasks(pod) == inside
         assert world.tasks_in(both.others[0]) == {strange}
+
+
+def looked_up(scene: Scene) -> int:
+    """Return how often a thread was asked for its control group."""
+    return sum(_is_of_a_thread(call.path) for call in scene.fs.calls)
 
 
 def _is_of_a_thread(path: Path) -> bool:

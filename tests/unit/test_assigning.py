@@ -65,11 +65,11 @@ class Bench:
             put(self.fake, ROOT / "c1", f"{tid}")
         return tid
 
-    def assign(self, tids: list[Tid]) -> tuple[AssignmentResult | None, set[Tid]]:
+    def assign(self, tids: list[Tid], *, try_all: bool = True) -> tuple[AssignmentResult | None, set[Tid]]:
         """Assign; return the counts, and who was refused."""
         self.fs.forget()
         try:
-            return self.resctrl.assign_tasks(GROUP, tids), set()
+            return self.resctrl.assign_tasks(GROUP, tids, try_all=try_all), set()
         except TaskNotInParentError as error:
             return error.partial, set(error.refused)
 
@@ -304,6 +304,78 @@ def test_the_refusal_of_a_group_is_not_that_of_a_thread() -> None:
         bench.resctrl.assign_tasks(GROUP, tids)
     assert caught.value.refused == ()
     assert bench.fs.count("write_all") == 1
+
+
+# Who gives up in time
+
+
+@pytest.mark.parametrize("many", [1, 10, 1000])
+@pytest.mark.parametrize("takes_lists", [True, False])
+def test_who_does_not_try_all_gives_up_at_the_first(many: int, takes_lists: bool) -> None:
+    """All in another class: one write that is refused as a list, one that is refused alone; none is lost."""
+    bench = Bench(FakeFs(lists=takes_lists))
+    tids = [bench.make("classed") for _ in range(many)]
+    assert bench.assign(tids, try_all=False) == (AssignmentResult(0, 0), set(tids))
+    assert [chunk.count(b",") + 1 for chunk in bench.writes] == [min(many, 819), 1][-min(many, 2) :]
+    assert bench.fs.count("read_text", STATUS) == len(bench.writes)
+    bench.resctrl.assign_tasks(GROUP, [bench.make("live"), bench.make("live")])  # so much for lists
+    assert bench.assign(tids, try_all=False) == (AssignmentResult(0, 0), set(tids))
+    assert len(bench.writes) == (min(many, 2) if takes_lists else 1)
+
+
+def test_those_that_were_not_tried_come_after_those_that_were() -> None:
+    """So the first one that is told of was surely refused."""
+    bench = Bench()
+    kinds = ["live", "classed", "classed", "live", "classed", "live"]
+    tids = [bench.make(kind) for kind in kinds]
+    with pytest.raises(TaskNotInParentError) as caught:
+        bench.resctrl.assign_tasks(GROUP, tids, try_all=False)
+    assert caught.value.refused == tuple(tids[1:])
+    assert caught.value.partial == AssignmentResult(1, 0)
+    assert bench.fake.tasks_in(GROUP) == {tids[0]}
+
+
+@pytest.mark.parametrize("kind", ["dead", "classed"])
+@pytest.mark.parametrize("position", [1, 500, 817, 818, 820, 999])
+def test_one_that_comes_after_others_is_no_reason_to_give_up(kind: str, position: int) -> None:
+    """Where the kernel takes some before it, all others are tried, for three writes more."""
+    bench = Bench()
+    tids = [bench.make("live") for _ in range(1000)]
+    tids[position] = bench.make(kind)
+    counts, _ = bench.assign(tids, try_all=False)
+    assert counts == AssignmentResult(999, int(kind == "dead"))
+    assert len(bench.writes) <= lists(1000) + 3
+
+
+def test_the_dead_are_no_reason_to_give_up() -> None:
+    """Only a refusal is."""
+    bench = Bench()
+    tids = [bench.make(kind) for kind in ("dead", "dead", "live")]
+    assert bench.assign(tids, try_all=False) == (AssignmentResult(1, 2), set())
+
+
+@given(st.lists(st.sampled_from(["live", "live", "dead", "classed"]), max_size=60), st.booleans())
+def test_giving_up_loses_nobody(plan: list[str], takes_lists: bool) -> None:
+    """Each thread is assigned, gone or among those that were refused, in any order of them."""
+    bench = Bench(FakeFs(lists=takes_lists))
+    tids = [bench.make(kind) for kind in plan]
+    counts, refused = bench.assign(tids, try_all=False)
+    assert counts is not None
+    assert counts.assigned + counts.missing + len(refused) == len(tids)
+    assert bench.fake.tasks_in(GROUP).isdisjoint(refused)
+    assert len(bench.fake.tasks_in(GROUP)) == counts.assigned
+    assert bool(refused) == ("classed" in plan)
+
+
+def test_the_prefix_of_the_one_that_is_named_is_made_sure_of_at_once() -> None:
+    """A list of two classes one after the other costs five writes, wherever the second one begins."""
+    for many in (1, 10, 400):
+        bench = Bench()
+        tids = [bench.make("live") for _ in range(many)] + [bench.make("classed") for _ in range(many)]
+        assert bench.assign(tids, try_all=False)[0] == AssignmentResult(many, 0)
+        lengths = [chunk.count(b",") + 1 for chunk in bench.writes]
+        assert lengths[:3] == [2 * many, 1, many]
+        assert len(lengths) == (3 if many == 1 else 5)
 
 
 # Kernels before 6.7

@@ -482,8 +482,8 @@ def test_what_concerns_the_group_ends_the_call(
     """Nothing is written after it, and what was done stays with the error."""
     first, second, last = machine.threads(3)
     dead, classed = machine.dead(), machine.classed()
-    # the list, the dead one alone, a list of two, one that ends with the refused one, that one alone
-    machine.faulty.fail("write", number, nth=6)
+    # the list, the dead one alone, those before it; the rest, the refused one alone, those before it
+    machine.faulty.fail("write", number, nth=7)
     with pytest.raises(kind) as caught:
         machine.resctrl.assign_tasks(machine.group, [first, dead, second, classed, last])
     assert caught.value.partial == AssignmentResult(assigned=2, missing=1)
