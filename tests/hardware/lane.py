@@ -171,14 +171,13 @@ class Lane:
         """Mount resctrl if need be, give a directory, and undo in the end all that the run did."""
         mounted_here = self._mount()
         try:
-            with tempfile.TemporaryDirectory(prefix="resctrl-lane-") as directory:
-                try:
-                    yield Path(directory)
-                finally:
-                    gather(self.root, Path(directory), self.artifacts, "before-removal")
-                    sweep_abandoned()
-                    self._remove_groups()
-                    gather(self.root, Path(directory), self.artifacts, "after-removal")
+            with contextlib.ExitStack() as undo:  # the last first, each whatever came of those before
+                directory = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="resctrl-lane-")))
+                undo.callback(gather, self.root, directory, self.artifacts, "after-removal")
+                undo.callback(self._remove_groups)
+                undo.callback(sweep_abandoned)
+                undo.callback(gather, self.root, directory, self.artifacts, "before-removal")
+                yield directory
         finally:
             if mounted_here:
                 self._unmount()
@@ -225,11 +224,12 @@ class Lane:
         self.remarks.append(f"{len(found)} groups of this run were left to the teardown")
 
     def _groups(self) -> list[Path]:
-        """Return the groups of this run, at both levels; a control group takes those below it along."""
+        """Return the groups of this run, wherever they stand; those below a control group come before it."""
         return [it for at in self._directories() for it in _groups_in(at) if it.name.startswith(self.prefix)]
 
-    def _directories(self) -> tuple[Path, Path]:
-        return self.root / "mon_groups", self.root
+    def _directories(self) -> list[Path]:
+        below = [path / "mon_groups" for path in _groups_in(self.root)]
+        return [*below, self.root / "mon_groups", self.root]
 
 
 def _groups_in(directory: Path) -> list[Path]:

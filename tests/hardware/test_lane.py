@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from attrs import evolve
 
+from tests.hardware import lane as lane_module
 from tests.hardware import probe
 from tests.hardware.evidence import tree
 from tests.hardware.lane import Lane, main
@@ -71,14 +72,34 @@ def test_a_mount_elsewhere_is_refused(lane: Lane, monkeypatch: pytest.MonkeyPatc
 
 def test_the_teardown_removes_by_prefix_at_both_levels_and_nothing_else(lane: Lane) -> None:
     """What a killed step left goes, and the groups of everybody else stay."""
-    ours = [lane.root / "mon_groups/run-1_pod_a", lane.root / "run-1_others_c"]
     others = [lane.root / "mon_groups/pod_a", lane.root / "mon_groups/xrun-1_", lane.root / "run-2_pod_a"]
-    for path in (*ours, *others, lane.root / "info", lane.root / "mon_data"):
+    below = others[-1] / "mon_groups"
+    ours = [lane.root / "mon_groups/run-1_pod_a", lane.root / "run-1_others_c", below / "run-1_pod_a"]
+    for path in (*others, below, *ours, lane.root / "info", lane.root / "mon_data"):
         path.mkdir()
     lane._remove_groups()
     assert not any(path.exists() for path in ours)
     assert all(path.is_dir() for path in others)
-    assert lane.remarks == ["2 groups of this run were left to the teardown"]
+    assert lane.remarks == ["3 groups of this run were left to the teardown"]
+
+
+@pytest.mark.parametrize("failing", ["gather", "sweep_abandoned"])
+def test_groups_are_removed_whatever_else_fails(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """A full disk, or a mount that will not go, leaves no group of ours behind."""
+    monkeypatch.setattr(lane_module, "gather", lambda *_: None)
+    monkeypatch.setattr(lane_module, "sweep_abandoned", lambda: None)
+    monkeypatch.setattr(lane_module.Lane, "_mount", lambda _: False)
+
+    def fail(*_: object) -> None:
+        raise subprocess.TimeoutExpired("umount", 60)
+
+    monkeypatch.setattr(lane_module, failing, fail)
+    group = lane.root / "mon_groups/run-1_pod_a"
+    with pytest.raises(subprocess.TimeoutExpired), lane._left_as_found():
+        group.mkdir()
+    assert not group.exists()
 
 
 @pytest.mark.parametrize("prefix", ["", "_", "pod", "p_", "a b_", "../x_", "x/y_", "-ab_"])

@@ -81,8 +81,10 @@ class Others:
         return 0
 
     def remove_all(self) -> None:
-        """Remove every group of this run, the plugin's included, at both levels."""
-        for directory in (self._witness.mon_groups, self._witness.root):
+        """Remove every group of this run, the plugin's included, wherever it stands."""
+        root = self._witness.root
+        below = [root / name / "mon_groups" for name in self._witness.groups(root)]
+        for directory in (*below, self._witness.mon_groups, root):
             for name in self._witness.groups(directory):
                 if name.startswith(self._run):
                     with contextlib.suppress(FileNotFoundError):

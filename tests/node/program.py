@@ -191,6 +191,13 @@ class Program:
         """Ask for the state of every live pod: its uid, and a few words."""
         return {uid: _in_words(event) for uid, event in (await self.call("snapshot")).items()}
 
+    async def audited(self) -> int:
+        """Ask for an audit, in which nothing may fail; returns how many threads were astray."""
+        report = await self.call("audit")
+        assert report["failures"] == []
+        astray: int = report["threads_astray"]
+        return astray
+
     @property
     def _log(self) -> Sequence[dict[str, Any]]:
         return self._files.log.all() if self._files is not None else ()

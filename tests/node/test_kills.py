@@ -42,6 +42,7 @@ async def test_a_killed_program_comes_back_to_the_truth(node: Node, program: Pro
         later = await kubelet.run(comes, QUIET)
         assert kubelet.first_group(later) == node.group(comes).name
         await program.told(comes, "Exists 2/2")
+        await program.audited()  # what forked while the new program moved its parent
         await node.assert_truth(program, {stays: [old], comes: [new, later]})
         assert kubelet.cri.failures == []
 

@@ -74,7 +74,7 @@ def test_it_leaves_everything_to_look_at(lane: LaneRun) -> None:
 
 
 def test_it_leaves_the_machine_as_it_found_it(lane: LaneRun) -> None:
-    """No group of the run is left, none had to be removed for a scenario, and its mount is gone."""
+    """No group of the run is left, the last scenario's among them, and its mount is gone."""
     page = (lane.artifacts / "summary.md").read_text()
     assert PREFIX not in (lane.artifacts / "after-removal-resctrl.txt").read_text()
     assert "0 groups of this run were left to the teardown" in page

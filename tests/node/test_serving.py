@@ -88,6 +88,7 @@ async def test_a_pod_without_an_rmid_gets_its_group_when_the_caller_retries(
         assert serving.words(pod) == [*told, "Exists 0/2", "Exists 1/2", "Exists 2/2"]
         again = await serving.call("retry_group", pod_uid=pod.uid)
         assert (again["type"], again["path"]) == ("Exists", str(node.group(pod)))
+        await serving.audited()  # what forked while its parent was moved
         await node.assert_truth(serving, {first: [container], pod: crowd})
 
 

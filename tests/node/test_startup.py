@@ -46,8 +46,9 @@ async def test_startup_removes_prefixed_groups_and_no_others(node: Node, program
     try:
         (stale[1] / "tasks").write_text(str(sleeper.pid))
         assert node.witness.tasks(stale[1]) == {sleeper.pid}
+        below = (root / name / "mon_groups" for name in node.witness.groups(root))
         without = sum(
-            not name.startswith(ours) for at in (root, mon_groups, inside) for name in node.witness.groups(at)
+            not name.startswith(ours) for at in (root, mon_groups, *below) for name in node.witness.groups(at)
         )
         async with node.kubelet() as kubelet:
             pod = await kubelet.pod()
@@ -67,6 +68,7 @@ async def test_startup_removes_prefixed_groups_and_no_others(node: Node, program
                 "the task of a removed group is where it came from"
             )
             assert {event["pod_uid"] for event in program.events} == {pod.uid}
+            await program.audited()  # what forked while its parent was moved
             await node.assert_truth(program, {pod: [container]})
     finally:
         sleeper.send_signal(signal.SIGKILL)

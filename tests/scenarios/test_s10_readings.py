@@ -23,7 +23,7 @@ from resctrl import (
     rate,
 )
 from resctrl.testing import RecordingFs
-from tests.worlds import DEADLINE
+from tests.worlds import DEADLINE, Capability
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,7 +177,19 @@ def test_a_group_that_changes_its_name(world: World) -> None:
 
 
 def test_domains_are_told_apart(world: World) -> None:
-    """Each domain tells its own number, as an observer sees it; one that went and came has none meanwhile."""
+    """Each domain tells its own number, between what an observer saw before and after."""
+    group, container = monitored(world, "one")
+    work_past(world, group, container, 0)
+    seen = world.traffic(group)
+    found = resctrl_of(world).read_group(group)
+    seen_after = world.traffic(group)
+    assert {domain.name for domain in found.domains} == {name.partition("/")[0] for name in seen}
+    assert_between(seen, found, seen_after)
+
+
+@pytest.mark.needs(Capability.PARTING)
+def test_a_domain_that_went_and_came(world: World) -> None:
+    """It has no rate meanwhile, never a negative one, and afterwards a number that is not the others'."""
     group, container = monitored(world, "one")
     with Sampler(resctrl_of(world)) as sampler:
         sampler.add(group)
@@ -189,7 +201,7 @@ def test_domains_are_told_apart(world: World) -> None:
         seen = world.traffic(group)
         after = sampler.sample()[group]
         seen_after = world.traffic(group)
-    assert {domain.name for domain in before.domains} == {name.partition("/")[0] for name in seen}
+    assert anew < {domain.name for domain in before.domains}
     for (domain, event), reading in found.values.items():
         assert (reading == ReadError("ENODEV")) == (domain.name in anew), (domain, event)
     for pair in ((before, found), (found, after)):
@@ -197,14 +209,19 @@ def test_domains_are_told_apart(world: World) -> None:
         assert {domain.name for domain in told.missing} == anew
         assert not any(is_negative(value) for value in (*told.domains.values(), told.total))
     assert not any(is_negative(value) for value in rate(before, after, BYTES).domains.values())
-    for (domain, event), reading in after.values.items():
+    assert_between(seen, after, seen_after)
+    numbers = after.of(BYTES)
+    apart = {reading for domain, reading in numbers.items() if domain.name in anew}
+    assert apart.isdisjoint(reading for domain, reading in numbers.items() if domain.name not in anew)
+
+
+def assert_between(seen: dict[str, int], found: GroupReading, seen_after: dict[str, int]) -> None:
+    """Hold each count of traffic against what an observer saw before and after."""
+    for (domain, event), reading in found.values.items():
         if event in {BYTES, LOCAL}:
             name = f"{domain.name}/{event}"
             assert isinstance(reading, Value)
             assert seen[name] <= reading.amount <= seen_after[name]
-    numbers = after.of(BYTES)
-    apart = {reading for domain, reading in numbers.items() if domain.name in anew}
-    assert apart.isdisjoint(reading for domain, reading in numbers.items() if domain.name not in anew)
 
 
 def test_one_system_call_for_each_value(world: World) -> None:

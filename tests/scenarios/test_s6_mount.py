@@ -70,14 +70,10 @@ async def test_unmounted_and_mounted_by_us(world: World) -> None:
         assert scene.tasks(pod) == world.threads_of(handle)
         order = [call.operation for call in scene.fs.calls]
         assert order.index("mount_resctrl") < order.index("read_child_dirs") < order.index("create_dir")
-
-
-@pytest.mark.needs(Capability.MOUNTING)
-async def test_a_first_event_mounts_as_well(world: World) -> None:
-    """Where no Synchronize comes the first event does the mount, and no sweep."""
+    # Where no Synchronize comes the first event does the mount, and no sweep.
     async with Scene(world, ResctrlPluginConfig(auto_mount=True)) as scene:
         world.mount_state(mounted=False)
-        pod = scene.pod("one")
+        pod = scene.pod("two")
         await scene.run(pod)
         assert scene.told == [pod.there(0, 0)]
         assert scene.fs.count("mount_resctrl") == 1

@@ -50,7 +50,7 @@ LISTED_SKIPS: Final[Mapping[str, frozenset[Capability | Machine]]] = MappingProx
         "fake": frozenset(),
         "kernel": frozenset(),
         "hardware": frozenset(
-            {Capability.MOUNTING, Machine.WITHOUT_RESCTRL, Machine.WITHOUT_MONITORING},
+            {Capability.MOUNTING, Capability.PARTING, Machine.WITHOUT_RESCTRL, Machine.WITHOUT_MONITORING},
         ),
     }
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from resctrl import RealFs
+from tests.worlds.protocol import Capability, WorldMissing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,7 @@ _CPUS: Final = Path("/sys/devices/system/cpu")
 class Counting(Protocol):
     """The counters of a machine."""
 
+    lacks: frozenset[Capability]
     fs: TallyFs
     """What the code under test reads them with."""
 
@@ -37,12 +39,14 @@ class Counting(Protocol):
         ...
 
     def part_domains(self) -> frozenset[str]:
-        """Let the counters of some domains begin anew; return the names of these domains, if any."""
+        """Let the counters of some domains begin anew; return the names of these domains."""
         ...
 
 
 class GuestCounting:
     """The guest: its hardware can be made to refuse, and its processors be taken offline."""
+
+    lacks: frozenset[Capability] = frozenset()
 
     def __init__(self) -> None:
         self.fs = TallyFs()
@@ -77,6 +81,8 @@ class HardwareCounting:
     The words are put in at the provider, so that there the library is tried and the kernel is not.
     """
 
+    lacks: frozenset[Capability] = frozenset({Capability.PARTING})
+
     def __init__(self) -> None:
         self._refusing = RefusingFs()
         self.fs: TallyFs = self._refusing
@@ -91,8 +97,8 @@ class HardwareCounting:
             self._refusing.word = None
 
     def part_domains(self) -> frozenset[str]:
-        """Leave them as they are."""
-        return frozenset()
+        """Refuse: scenarios that want it are skipped, with this reason."""
+        raise WorldMissing(Capability.PARTING.value)
 
 
 class TallyFs(RealFs):

@@ -141,7 +141,8 @@ class FakeWorld(RawGroups):
 
     def tasks_in(self, group: Path) -> set[Tid]:
         """Return a group's threads."""
-        return self.kernel.tasks_in(group) & self._living
+        listed = self.kernel.tasks_in(group)
+        return listed if self.is_ours(group) else listed & self._living
 
     def traffic(self, group: Path) -> dict[str, int]:
         """Read the counters."""

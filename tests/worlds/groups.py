@@ -118,6 +118,10 @@ class RawGroups:
         """Remove a group."""
         self._raw.rmdir(path)
 
+    def is_ours(self, group: Path) -> bool:
+        """Tell whether a group is one of ours: nobody else's thread may be in it."""
+        return group.name.startswith(self.prefix)
+
     def control_group(self, name: str) -> Path:
         """Make a control group."""
         path = self.root / f"{self.others_prefix}{name}"

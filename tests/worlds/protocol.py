@@ -52,6 +52,7 @@ class Capability(Enum):
     """What a world may lack; the value is the reason that the skip tells."""
 
     MOUNTING = "its resctrl stays mounted for everybody else, so nobody can mount it anew"
+    PARTING = "its processors are others' too, so no domain can be taken away"
     CONTROL_GROUPS = "it has no control groups"
     LIMBO = "a freed RMID can be used again at once"
 
@@ -180,7 +181,7 @@ class World(Protocol):
         ...
 
     def tasks_in(self, group: Path) -> set[Tid]:
-        """Return the threads in a group, as far as this world started them."""
+        """Return the threads in a group; of a group of others those that this world started."""
         ...
 
     def traffic(self, group: Path) -> dict[str, int]:
@@ -192,10 +193,10 @@ class World(Protocol):
         ...
 
     def part_domains(self) -> frozenset[str]:
-        """Let some domains begin to count anew while the others go on, where that can be done.
+        """Take some domains away and bring them back: they begin to count anew while the others go on.
 
         Returns:
-            Names of the domains that went and came back for it.
+            Their names.
         """
         ...
 

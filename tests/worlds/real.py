@@ -118,19 +118,25 @@ class Resting:
         """Note that so many were freed now."""
         self._until.append((time.monotonic() + self.seconds, count))
 
-    def wait(self, room: int, are_back: Callable[[int], bool]) -> None:
+    def wait(self, room: int, made_at_once: Callable[[int], int]) -> None:
         """Wait until a scenario finds enough of so many RMIDs.
 
         Args:
             room: How many there are, without those that others hold.
-            are_back: Makes so many groups at once and removes them; False where one is refused.
+            made_at_once: Makes so many groups at once and removes them; returns how many it made until one
+                was refused.
         """
+        refused = False
         while not self._are_enough(room):
-            # Whatever the kernel looks through it looks through at once: so these tell of all the others.
-            if room >= _A_PROBE + 2 * _A_SCENARIO and are_back(_A_PROBE):
-                self._until.clear()
-                self.freed(_A_PROBE)
-                return
+            if room >= _A_PROBE + 2 * _A_SCENARIO:
+                made = made_at_once(_A_PROBE)
+                # None was free, and now some are: the kernel has been through all that rest, since it looks
+                # through them at once. A first success says nothing: those may never have rested.
+                if refused and made == _A_PROBE:
+                    self._until.clear()
+                if made:
+                    self.freed(made)
+                refused = made < _A_PROBE
             time.sleep(_POLL)
 
     def _are_enough(self, room: int) -> bool:
@@ -176,9 +182,9 @@ class RealWorld(RawGroups):
         self._cgroup.mkdir()
         self.mount_state(mounted=machine is not Machine.WITHOUT_RESCTRL)
         room = _num_rmids() - 1 - len(self.groups_in(_ROOT)) - len(self.groups_in(self._mon_groups))
-        self.lacks = shared.mounting.lacks | _lacks()
+        self.lacks = shared.mounting.lacks | shared.counting.lacks | _lacks()
         if Capability.LIMBO not in self.lacks:
-            shared.resting.wait(room, self._are_back)
+            shared.resting.wait(room, self._made_at_once)
         self._made_before = self._made_so_far()
 
     def new_container(self, threads: int = 1, *, depth: int = 0) -> ContainerHandle:
@@ -249,8 +255,10 @@ class RealWorld(RawGroups):
 
     def tasks_in(self, group: Path) -> set[Tid]:
         """Return a group's threads."""
-        known = self._living.union(*(self.threads_of(container) for container in self._bred.values()))
-        return cgroup_dirs.ids(group / "tasks") & known
+        listed = cgroup_dirs.ids(group / "tasks")
+        if self.is_ours(group):
+            return listed
+        return listed & self._living.union(*map(self.threads_of, self._bred.values()))
 
     def traffic(self, group: Path) -> dict[str, int]:
         """Read the counters."""
@@ -290,9 +298,9 @@ class RealWorld(RawGroups):
         """Return how many groups were made by everybody who knows this machine."""
         return self._shared.counting.fs.made + self._shared.files.made
 
-    def _are_back(self, count: int) -> bool:
-        """Tell whether so many groups can be made at once."""
-        made = []
+    def _made_at_once(self, count: int) -> int:
+        """Make so many groups, or until one is refused, and remove them; returns how many that were."""
+        made: list[Path] = []
         try:
             for number in range(count):
                 path = self._mon_groups / f"{self.others_prefix}probe_{number}"
@@ -301,12 +309,10 @@ class RealWorld(RawGroups):
         except OSError as error:
             if error.errno not in {errno.EBUSY, errno.ENOSPC}:
                 raise
-            return False
-        else:
-            return True
         finally:
             for path in made:
                 self._raw.rmdir(path)
+        return len(made)
 
     def _new_cgroup(self) -> ContainerHandle:
         """Make a container's cgroup, with nothing in it."""
