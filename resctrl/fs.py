@@ -157,8 +157,8 @@ def _read_from_start(descriptor: int, *, listing: bool = False) -> str:
 
     A read that comes back short is not the end: the kernel fills a page at least, but ends early where the
     next record does not fit (fs/seq_file.c, seq_read_iter), and a mount's record may be of any length. In a
-    listing of threads a record is a line, or all of it (rdtgroup_tasks_show): what leaves room for a line is the
-    end, and the kernel need not be asked once more only to hear that.
+    listing of threads a record is a line, or all of it (rdtgroup_tasks_show): what leaves room for a line
+    is the end, and the kernel need not be asked once more only to hear that.
     """
     blocks: list[bytes] = []
     offset = 0
