@@ -9,7 +9,8 @@ Rules:
        table's own ways before the next pod has its turn.
     2. A pod that is busy is waited for: what it is busy with may leave others of its containers unseen.
     3. A cgroup is looked at once, when the audit first meets it, so that it can be missed later; after that,
-       those of containers are looked at only where their sandbox's is gone.
+       those of containers are looked at only where their sandbox's is gone. Of a pod that ends before its
+       first audit they were met by the job that made its group.
     4. One bad item never ends an audit, and it raises nothing. Audits do not overlap: a second call joins.
     5. A thread that is astray again although it was put back twice is left there, and its container told as
        PARTIAL: somebody takes it out each time, and an audit that went on would only tell of it ever again.

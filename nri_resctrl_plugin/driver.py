@@ -210,7 +210,8 @@ class Driver(Generic[P]):
         submit = self._executor.submit
         match work:
             case CreateGroup():
-                submit(uid, lambda: jobs.create(uid), lambda end: self._created(uid, end), urgent=urgent)
+                own = self.table.sandboxes_of(uid)
+                submit(uid, lambda: jobs.create(uid, own), lambda end: self._created(uid, end), urgent=urgent)
             case DeleteGroup():
                 submit(uid, lambda: jobs.delete(work), lambda end: self._deleted(uid, end), urgent=urgent)
             case Reconcile():

@@ -16,6 +16,7 @@ Rules:
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from nri_resctrl_plugin.model import ContainerCgroup, SandboxId
     from nri_resctrl_plugin.pods import Inspect, InspectedContainer, LiveSandbox
 
-__all__ = ["Inspection", "ended_sandboxes", "inspect"]
+__all__ = ["Inspection", "ended_sandboxes", "inspect", "meet"]
 
 P = TypeVar("P", bound=FsProvider)
 T = TypeVar("T")
@@ -96,6 +97,15 @@ def inspect(
         unsure=look.unsure,
         failures=tuple(look.failures),
     )
+
+
+def meet(source: PidSource, sandboxes: Iterable[LiveSandbox]) -> None:
+    """See where sandboxes and their containers are, so that they can be missed later; raises nothing."""
+    for sandbox in sandboxes:
+        for cgroup in (sandbox.cgroup, *sandbox.containers):
+            with suppress(Exception):
+                if cgroup is not None:
+                    _is_gone(source, cgroup)
 
 
 def ended_sandboxes(

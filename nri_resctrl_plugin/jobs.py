@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from attrs import evolve, frozen
 
 from nri_resctrl_plugin.budget import create_within
-from nri_resctrl_plugin.inspection import ended_sandboxes, inspect
+from nri_resctrl_plugin.inspection import ended_sandboxes, inspect, meet
 from nri_resctrl_plugin.placement import place
 from nri_resctrl_plugin.pods import GroupCreated
 from nri_resctrl_plugin.presence import may_be_there
@@ -98,12 +98,17 @@ class Jobs(Generic[P]):
             self._adopted = dict(result.adopted)
         return result
 
-    def create(self, pod_uid: PodUid) -> GroupCreated:
+    def create(self, pod_uid: PodUid, sandboxes: Iterable[LiveSandbox] = ()) -> GroupCreated:
         """Make a pod's group, or find it; the groups that it was adopted with, the first time.
+
+        Args:
+            pod_uid: The pod.
+            sandboxes: Its sandboxes, met now: a pod may end unheard before any audit looks at it.
 
         Raises:
             resctrl.ResctrlError: It cannot be made.
         """
+        meet(self._source, sandboxes)
         adopted = [group for group in self._adopted.pop(pod_uid, ()) if may_be_there(self._resctrl, group)]
         if adopted:
             return GroupCreated(pod_uid, adopted[0], tuple(adopted[1:]))

@@ -206,6 +206,22 @@ async def test_a_pod_that_ended_unheard(world: World) -> None:
         assert scene.plugin.snapshot() == {stays.uid: stays.there(1, 1)}
 
 
+async def test_pods_that_ended_unheard_before_the_first_audit(world: World) -> None:
+    """Their cgroups were seen when their groups were made, so they are missed; who was listed and who ran."""
+    async with Scene(world) as scene:
+        pause, handle, other_pause, other = (world.new_container() for _ in range(4))
+        listed, ran = scene.pod("listed", pause=pause), scene.pod("ran", pause=other_pause)
+        await scene.synchronize([listed], [scene.container(listed, handle)])
+        await scene.run(ran)
+        await scene.start(ran, other)
+        for each in (pause, handle, other_pause, other):
+            world.end_container(each)
+        told = len(scene.told)
+        assert await scene.plugin.audit_once() == AuditReport(pods_dropped=2, groups_deleted=2)
+        assert scene.told_since(told) == [listed.removed, ran.removed]
+        assert scene.groups() == set()
+
+
 async def test_a_pod_of_which_something_lives_stays(world: World) -> None:
     """A sandbox that is gone with a container that is not (or the other way round) is no pod that ended."""
     async with Scene(world) as scene:

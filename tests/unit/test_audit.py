@@ -54,6 +54,7 @@ async def node(it: Bench, pods: int = 2, containers: int = 3) -> dict[str, list[
     it.record.events.clear()
     it.fs.forget()
     it.pids.calls.clear()
+    it.pids.looks.clear()
     return threads
 
 
@@ -569,19 +570,39 @@ def test_a_pod_that_ended_unheard_is_dropped_with_its_group(refused: bool) -> No
     run(main())
 
 
-def test_a_pod_without_a_group_is_dropped_too() -> None:
-    """There is nothing to delete, and the audit does not wait for it."""
+@pytest.mark.parametrize("audited", [False, True])
+def test_a_pod_without_a_group_is_dropped_too(audited: bool) -> None:
+    """There is nothing to delete, and the audit does not wait for it; nor need one have been before."""
 
     async def main() -> None:
         it = bench()
         it.faults.fail("create_dir", errno.ENOSPC)
         await it.start("c", "s-a", "a", threads=1)
-        await it.plugin.audit_once()
+        if audited:
+            await it.plugin.audit_once()
         for path in (sandbox_cgroup("a"), cgroup_of("c")):
             it.pids.remove(path)
         report = await it.plugin.audit_once()
         assert report == AuditReport(pods_dropped=1)
         assert it.plugin.snapshot() == {}
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_a_container_that_came_while_the_group_was_refused_is_met_by_the_retry() -> None:
+    """No attempt lists its threads; the next creation sees what stands by then."""
+
+    async def main() -> None:
+        it = bench()
+        it.faults.fail("create_dir", errno.ENOSPC, times=math.inf)
+        await it.plugin.run_pod_sandbox(pod("a", "s-a"))
+        await it.plugin.settled()
+        await it.start("c", "s-a", threads=1)
+        await it.plugin.retry_all_once()
+        for path in (sandbox_cgroup("a"), cgroup_of("c")):
+            it.pids.remove(path)
+        assert (await it.plugin.audit_once()).pods_dropped == 1
         await it.plugin.close()
 
     run(main())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nri_resctrl_plugin.errors import CgroupError
-from nri_resctrl_plugin.inspection import Inspection, ended_sandboxes, inspect
+from nri_resctrl_plugin.inspection import Inspection, ended_sandboxes, inspect, meet
 from nri_resctrl_plugin.model import ContainerCgroup, ContainerId, PodUid, SandboxId
 from nri_resctrl_plugin.pods import Finding, Inspect, InspectedContainer, LiveSandbox
 from resctrl import Resctrl, ResctrlIOError, Tid
@@ -331,6 +331,16 @@ class _Blind:
         return self._pids.thread_ids(container)
 
 
+class _Refusing:
+    """A witness that raises, which none should."""
+
+    def thread_ids(self, _: ContainerCgroup) -> Collection[Tid]:
+        raise AssertionError
+
+    def is_gone(self, _: ContainerCgroup) -> bool:
+        raise OSError(errno.EACCES, "no")
+
+
 def _asked(it: Pod, name: str) -> Inspect:
     return Inspect(PodUid("a"), (it.main,), (InspectedContainer(ContainerId(name), _cgroup(name)),))
 
@@ -360,6 +370,19 @@ def test_a_living_sandbox_costs_one_look() -> None:
     pids = FakePidSource()
     ended_sandboxes(pids, [_sandbox("c1", "c2")], {_cgroup("c2")})
     assert pids.looks == {"/sandbox": 1, "/c2": 1}
+
+
+def test_what_was_met_can_be_missed() -> None:
+    """The sandbox and its containers; no cgroup, no witness and no answer are no error."""
+    pids = FakePidSource()
+    meet(pids, [_sandbox("c1", "c2"), _sandbox(own=False)])
+    for path in ("/sandbox", "/c1", "/c2"):
+        assert pids.looks[path] == 1
+        pids.remove(path)
+    assert ended_sandboxes(pids, [_sandbox("c1", "c2")], ()) == ["s"]
+    meet(_Blind(pids), [_sandbox("c1")])
+    assert pids.looks["/c1"] == 2
+    meet(_Refusing(), [_sandbox("c1")])
 
 
 def test_without_its_own_cgroup_or_a_witness_nothing_is_gone() -> None:
