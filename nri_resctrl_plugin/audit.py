@@ -4,9 +4,10 @@ Owns: the rules of `audit_once`. Must not know: NRI, threads, what a finding cha
 
 Rules:
     1. First the census, a small job per pod: sandboxes that are surely gone, with all their containers, are
-       removed as if the runtime had told; not those of which more was told during the look, such as a START.
-       Then each pod whose group Exists is inspected, and what turns out astray or lost is mended by the
-       table's own ways before the next pod has its turn.
+       removed as if the runtime had told; so are containers that are gone and no inspection looks at. Not
+       those of which more was told during the look, such as a START. Then each pod whose group Exists is
+       inspected, and what turns out astray or lost is mended by the table's own ways before the next pod has
+       its turn.
     2. A pod that is busy is waited for: what it is busy with may leave others of its containers unseen.
     3. A cgroup is looked at once, when the audit first meets it, so that it can be missed later; after that,
        those of containers are looked at only where their sandbox's is gone. Of a pod that ends before its
@@ -33,7 +34,7 @@ from nri_resctrl_plugin.events import Exists
 from nri_resctrl_plugin.jobs import Deletion
 from nri_resctrl_plugin.joining import Joined
 from nri_resctrl_plugin.model import ContainerId, ContainerState, PodUid
-from nri_resctrl_plugin.pods import Finding, PodAudited, PodRemoved
+from nri_resctrl_plugin.pods import ContainerStopped, Finding, PodAudited, PodRemoved
 from nri_resctrl_plugin.reports import AuditReport, RetryFailure, RetrySubject
 from resctrl import FsProvider, Tid
 
@@ -173,10 +174,12 @@ class Audits(Generic[P]):
         driver = self._driver
         jobs = driver.jobs
         unmet = {each for sandbox in sandboxes for each in sandbox.containers} - self._met
-        ended = await driver.look(lambda: jobs.ended(sandboxes, unmet))
-        if isinstance(ended, Exception):
-            tally.fail(RetrySubject.GROUP, pod_uid, ended)
+        unwatched = driver.table.unwatched(pod_uid)
+        seen = await driver.look(lambda: (jobs.ended(sandboxes, unmet), jobs.gone(unwatched)))
+        if isinstance(seen, Exception):
+            tally.fail(RetrySubject.GROUP, pod_uid, seen)
             return
+        ended, gone = seen
         unchanged = {each.sandbox_id for each in driver.table.sandboxes_of(pod_uid) if each in sandboxes}
         for sandbox_id in ended:
             if sandbox_id not in unchanged:
@@ -189,6 +192,10 @@ class Audits(Generic[P]):
             tally.groups_deleted += end.removed
             if end.error is not None:
                 tally.fail(RetrySubject.ORPHAN, pod_uid, end.error)
+        for container_id in gone:
+            if driver.table.unwatched(pod_uid).get(container_id) == unwatched[container_id]:
+                driver.take(ContainerStopped(container_id))
+                tally.containers_dropped.add(container_id)
 
     # --- one pod ---
 

@@ -30,12 +30,12 @@ from nri_resctrl_plugin.presence import may_be_there
 from resctrl import FsProvider, GroupNotFoundError, Resctrl, ResctrlError, Tid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from nri_resctrl_plugin.model import ContainerCgroup, SandboxId
     from nri_resctrl_plugin.pods import Inspect, InspectedContainer, LiveSandbox
 
-__all__ = ["Inspection", "ended_sandboxes", "inspect", "meet"]
+__all__ = ["Inspection", "ended_sandboxes", "gone_containers", "inspect", "meet"]
 
 P = TypeVar("P", bound=FsProvider)
 T = TypeVar("T")
@@ -125,6 +125,13 @@ def ended_sandboxes(
         if gone and all(answers):
             ended.append(sandbox.sandbox_id)
     return ended
+
+
+def gone_containers(
+    source: PidSource, containers: Mapping[ContainerId, ContainerCgroup]
+) -> list[ContainerId]:
+    """Return which of these containers are surely gone; a source that is no witness finds none."""
+    return [container_id for container_id, cgroup in containers.items() if _is_gone(source, cgroup)]
 
 
 def _members(resctrl: Resctrl[P], groups: Iterable[Path], *, read: bool) -> dict[Path, frozenset[Tid]]:

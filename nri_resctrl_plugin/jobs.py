@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from attrs import evolve, frozen
 
 from nri_resctrl_plugin.budget import create_within
-from nri_resctrl_plugin.inspection import ended_sandboxes, inspect, meet
+from nri_resctrl_plugin.inspection import ended_sandboxes, gone_containers, inspect, meet
 from nri_resctrl_plugin.placement import place
 from nri_resctrl_plugin.pods import GroupCreated
 from nri_resctrl_plugin.presence import may_be_there
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nri_resctrl_plugin.cgroups import PidSource
     from nri_resctrl_plugin.config import ResctrlPluginConfig
     from nri_resctrl_plugin.inspection import Inspection
-    from nri_resctrl_plugin.model import ContainerCgroup, PodUid, SandboxId
+    from nri_resctrl_plugin.model import ContainerCgroup, ContainerId, PodUid, SandboxId
     from nri_resctrl_plugin.placement import Placed
     from nri_resctrl_plugin.pods import DeleteGroup, Inspect, LiveSandbox, Reconcile
     from nri_resctrl_plugin.startup import StartupResult
@@ -157,3 +157,7 @@ class Jobs(Generic[P]):
     def ended(self, sandboxes: Iterable[LiveSandbox], unseen: Collection[ContainerCgroup]) -> list[SandboxId]:
         """Return which sandboxes are gone unheard; see `inspection.ended_sandboxes`."""
         return ended_sandboxes(self._source, sandboxes, unseen)
+
+    def gone(self, containers: Mapping[ContainerId, ContainerCgroup]) -> list[ContainerId]:
+        """Return which containers are gone unheard; see `inspection.gone_containers`."""
+        return gone_containers(self._source, containers)

@@ -16,14 +16,17 @@ from nri_resctrl_plugin.pods_facts import LiveSandbox
 from nri_resctrl_plugin.pods_phases import (
     ATTEMPT_PENDING,
     CONTAINER_STATES,
+    COUNTED,
     CREATION_PENDING,
     GROUP_FAILED,
+    ContainerPhase,
     GroupPhase,
     SandboxPhase,
 )
 
 if TYPE_CHECKING:
     from nri_resctrl_plugin.events import PodResctrlAddOrUpdate, ResctrlGroupState
+    from nri_resctrl_plugin.model import ContainerCgroup
     from nri_resctrl_plugin.pods_records import SandboxRecord
     from nri_resctrl_plugin.pods_state import State
 
@@ -105,6 +108,14 @@ class Questions:
         """Those of one pod; none of a pod that is not known. Costs nothing for the others."""
         pod = self._state.pods.get(pod_uid)
         return () if pod is None else tuple(map(_live, pod.sandboxes.values()))
+
+    def unwatched(self, pod_uid: PodUid) -> dict[ContainerId, ContainerCgroup]:
+        """Those of its containers that count and that no inspection looks at, and where their threads are."""
+        pod = self._state.pods.get(pod_uid)
+        if pod is None:
+            return {}
+        phases = COUNTED if pod.phase in GROUP_FAILED else (ContainerPhase.RUNTIME_MONITORED,)
+        return {each.told.container_id: each.told.cgroup for each in pod.containers() if each.phase in phases}
 
     def orphans(self) -> tuple[PodUid, ...]:
         """Pods that are gone and whose groups could not all be deleted, in the order of appearance."""

@@ -262,6 +262,32 @@ async def test_a_container_that_ended_unheard(world: World) -> None:
         assert scene.told_since(told) == [pod.there(1, 1)]
 
 
+async def test_containers_that_ended_unheard_and_that_no_inspection_looks_at(world: World) -> None:
+    """One that the runtime monitors, and one of a pod whose group Failed: neither counts any more."""
+    async with Scene(world) as scene:
+        watched, refused = scene.pod("watched"), scene.pod("refused")
+        monitored, stays, ended, lives = (world.new_container() for _ in range(4))
+        scene.faults.fail("create_dir", errno.ENOSPC, path=refused.path)
+        await scene.synchronize(
+            [watched, refused],
+            [
+                scene.container(watched, monitored, monitored=True),
+                scene.container(watched, stays),
+                *(scene.container(refused, handle) for handle in (ended, lives)),
+            ],
+        )
+        assert not (await scene.plugin.audit_once()).found_something
+        world.end_container(monitored)
+        world.end_container(ended)
+        told = len(scene.told)
+        report = await scene.plugin.audit_once()
+        assert report == AuditReport(pods=1, containers=1, containers_dropped=2)
+        assert scene.told_since(told) == [watched.there(1, 1), refused.failed(1)]
+        assert scene.plugin.container_state(ended.name) is None
+        assert scene.plugin.container_state(lives.name) is ContainerState.PARTIAL
+        assert not (await scene.plugin.audit_once()).found_something
+
+
 async def test_a_container_without_threads_is_left_as_it_is(world: World) -> None:
     """Where the cgroup is there and empty nothing can be said, and nothing is."""
     async with Scene(world) as scene:

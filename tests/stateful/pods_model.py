@@ -216,6 +216,12 @@ class PodsWorld(PodsTruth):
             assert table.knows_pod(pod_uid) == (pod_uid in lives)
             own = [each for each in table.sandboxes() if each.pod_uid == pod_uid]
             assert Counter(table.sandboxes_of(pod_uid)) == Counter(own)
+            failed = self.outcome.get(pod_uid) is False
+            assert table.unwatched(pod_uid) == {
+                box.word.container_id: box.word.cgroup
+                for box in self._boxes_of(pod_uid)
+                if box.counted and (failed or box.monitored)
+            }
             assert table.group_state(pod_uid) == self._group(pod_uid)
             assert table.creation_pending(pod_uid) == (
                 pod_uid in lives and (creating or pod_uid in self.create_due)

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from attrs import evolve
 from structlog.testing import capture_logs
 
 from nri_resctrl_plugin import (
@@ -24,6 +25,7 @@ from nri_resctrl_plugin import (
     RetrySubject,
     pods_questions,
 )
+from nri_resctrl_plugin.model import ContainerCgroup
 from resctrl import CapacityError, ResctrlIOError
 from tests.plugin_support import Bench, ManualExecutor, bench, cgroup_of, container, pod, run
 from tests.real_cgroups import index_of, own_cgroup, traced
@@ -603,6 +605,32 @@ def test_a_container_that_came_while_the_group_was_refused_is_met_by_the_retry()
         for path in (sandbox_cgroup("a"), cgroup_of("c")):
             it.pids.remove(path)
         assert (await it.plugin.audit_once()).pods_dropped == 1
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_a_container_of_which_more_was_told_during_the_look_is_not_dropped() -> None:
+    """Its cgroup is another one by now, of which the look says nothing."""
+
+    async def main() -> None:
+        hand = ManualExecutor()
+        it = bench(executor=hand)
+        it.pids.is_gone(ContainerCgroup(cgroups_path=cgroup_of("c")))
+        it.pids.remove(cgroup_of("c"))
+        await it.plugin.synchronize([pod("a", "s-a")], [container("c", "s-a", monitored=True)])
+        while hand.step():
+            await _turns()
+        audit = asyncio.create_task(it.plugin.audit_once())
+        await _turns()
+        hand.run()
+        moved = evolve(container("c", "s-a", monitored=True), cgroups_path="/kubepods/elsewhere")
+        await it.plugin.start_container(None, moved)
+        while not audit.done():
+            hand.step()
+            await _turns()
+        assert await audit == AuditReport(pods=1)
+        assert it.plugin.container_state("c") is ContainerState.RUNTIME_MONITORED
         await it.plugin.close()
 
     run(main())

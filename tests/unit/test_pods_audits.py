@@ -434,6 +434,21 @@ def test_sandboxes() -> None:
     assert table.sandboxes() == table.sandboxes_of(A) == (LiveSandbox(A1.sandbox_id, A, told, seen),)
 
 
+def test_unwatched() -> None:
+    """What counts and no inspection looks at: those that the runtime monitors, and all of a Failed pod."""
+    table = running(start(X), ContainerStarted(word(Z, monitored=True)))
+    seen = {each: ContainerCgroup(cgroups_path=f"/{each}") for each in (X, Y, Z)}
+    assert table.unwatched(A) == {Z: seen[Z]}
+    table.apply(ContainerStopped(Z))
+    assert table.unwatched(A) == table.unwatched(B) == {}
+    table = table_after(PodStarted(A1), GroupRefused(A), start(X), start(Y), start(Z), ContainerStopped(Y))
+    assert table.unwatched(A) == {X: seen[X], Z: seen[Z]}
+    table.apply(GroupRetried(A))
+    assert table.unwatched(A) == {X: seen[X], Z: seen[Z]}
+    table.apply(GroupCreated(A, PATH))
+    assert table.unwatched(A) == {}
+
+
 def test_sandboxes_of_one_pod() -> None:
     """Its own, with the one that it was re-created in; not those of others."""
     table = running(PodStarted(A2), PodStarted(B1))
