@@ -207,18 +207,17 @@ async def test_a_pod_that_ended_unheard(world: World) -> None:
 
 
 async def test_pods_that_ended_unheard_before_the_first_audit(world: World) -> None:
-    """Their cgroups were seen when their groups were made, so they are missed; who was listed and who ran."""
+    """Their cgroups were seen when their groups were made, so they are missed, after a listing or a START."""
     async with Scene(world) as scene:
         pause, handle, other_pause, other = (world.new_container() for _ in range(4))
-        listed, ran = scene.pod("listed", pause=pause), scene.pod("ran", pause=other_pause)
+        listed, started = scene.pod("listed", pause=pause), scene.pod("started", pause=other_pause)
         await scene.synchronize([listed], [scene.container(listed, handle)])
-        await scene.run(ran)
-        await scene.start(ran, other)
+        await scene.start(started, other)
         for each in (pause, handle, other_pause, other):
             world.end_container(each)
         told = len(scene.told)
         assert await scene.plugin.audit_once() == AuditReport(pods_dropped=2, groups_deleted=2)
-        assert scene.told_since(told) == [listed.removed, ran.removed]
+        assert scene.told_since(told) == [listed.removed, started.removed]
         assert scene.groups() == set()
 
 
