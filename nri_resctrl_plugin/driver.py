@@ -37,7 +37,7 @@ from nri_resctrl_plugin.pods import (
     Synchronized,
     TasksReconciled,
 )
-from nri_resctrl_plugin.startup import StartupResult, log_startup
+from nri_resctrl_plugin.startup import Resting, StartupResult, log_startup
 from nri_resctrl_plugin.waiting import Waiters
 from nri_resctrl_plugin.worker import Failure, Success
 from resctrl import EmptyPidSetError, FsProvider, NotMountedError
@@ -102,6 +102,7 @@ class Driver(Generic[P]):
         self._startup = _Startup.NOT_BEGUN
         self._swept_or_skipped = False
         self._mount_error: Exception | None = None
+        self.resting: Resting = Resting()
         self._held: list[Work] = []
         self._starting: dict[ContainerId, PodUid] = {}
         self._at_rest: list[asyncio.Future[None]] = []
@@ -120,8 +121,9 @@ class Driver(Generic[P]):
         if self.closed:
             return
         self._bind()
+        self.resting.hear(fact)
         if isinstance(fact, Synchronized):
-            self._begin_with_sweep([pod.pod_uid for pod in fact.pods])
+            self._begin_with_sweep([pod.pod_uid for pod in (*fact.pods, *fact.resting)])
         actions = self.table.apply(fact)
         self._carry_out(actions)
 
@@ -309,9 +311,8 @@ class Driver(Generic[P]):
     async def settled(self) -> None:
         """Wait until nothing is in flight, or the plugin is closed."""
         while not (self.closed or self._idle):
-            answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._at_rest.append(answer)
-            await answer
+            self._at_rest.append(asyncio.get_running_loop().create_future())
+            await self._at_rest[-1]
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - the deadline of the worker
         """Take no more facts, answer everybody with PluginClosedError, let the running job end.

@@ -7,7 +7,8 @@ Rules:
     1. A pod without a uid goes by its sandbox id, so that two of them never share a group.
     2. containerd lists sandboxes that were stopped and not yet removed: no pid, no cgroup path, and none of
        their containers runs. They are not pods any more. CRI-O lists pods without a pid (drop_infra_ctr), so
-       the pid alone says nothing.
+       the pid alone says nothing; and between two crashes of such a pod's only container it looks the same,
+       and lives. So these are told too, as resting.
     3. Runtimes list no exited containers; one that is listed as stopped all the same is left out.
     4. A sandbox without a pause process (CRI-O) has no cgroup of its own: that of its pod stands for it.
 """
@@ -75,6 +76,7 @@ def synchronized(
     return Synchronized(
         pods=tuple(pod_ref(pod) for pod in live),
         containers=tuple(container_told(each, by_id.get(each.pod_sandbox_id)) for each in listed),
+        resting=tuple(pod_ref(pod) for pod in pods if pod.id not in by_id),
     )
 
 

@@ -161,10 +161,17 @@ class ContainerRemoved:
 
 @frozen
 class Synchronized:
-    """Synchronize, all chunks together: everything that the runtime knows at this moment."""
+    """Synchronize, all chunks together: everything that the runtime knows at this moment.
+
+    Attributes:
+        pods: The sandboxes that live.
+        containers: The containers.
+        resting: Sandboxes that are listed and in which nothing runs. They are no pods: most were stopped.
+    """
 
     pods: tuple[PodRef, ...]
     containers: tuple[Container, ...]
+    resting: tuple[PodRef, ...] = ()
 
 
 # --- facts from the agent: something refused or incomplete is to be tried once more ---

@@ -155,6 +155,8 @@ class Retries(Generic[P]):
             return
         living = {each.pod_uid: table.group_state(each.pod_uid) for each in table.sandboxes()}
         pods: dict[PodUid, tuple[Path, ...]] = dict.fromkeys(table.orphans(), ())  # they had their turn
+        if driver.config.startup_policy == "adopt":
+            pods.update(dict.fromkeys(driver.resting.pods(), ()))
         pods.update(
             (uid, (state.path, *state.others) if isinstance(state, Exists) else ())
             for uid, state in living.items()

@@ -12,6 +12,8 @@ Rules:
        goes, under either policy.
     5. What could not be done is owed to a retry. Groups were made by then: so under either policy those of
        living pods stay, and are adopted where the pod does not know them.
+    6. A sandbox that is listed and rests may be a pod between two crashes, or one that was stopped. Where
+       groups are adopted, its pod's stay until it is stopped, removed or not listed any more.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from attrs import field, frozen
 
-from nri_resctrl_plugin.model import PodUid
+from nri_resctrl_plugin.model import PodUid, SandboxId
+from nri_resctrl_plugin.pods import PodRemoved, PodStopped, Synchronized
 from resctrl import CleanupReport, FsProvider
 
 if TYPE_CHECKING:
@@ -31,9 +34,10 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from nri_resctrl_plugin.config import ResctrlPluginConfig
+    from nri_resctrl_plugin.pods import Fact
     from resctrl import Resctrl
 
-__all__ = ["StartupResult", "log_startup", "start_up", "sweep_and_adopt"]
+__all__ = ["Resting", "StartupResult", "log_startup", "start_up", "sweep_and_adopt"]
 
 P = TypeVar("P", bound=FsProvider)
 
@@ -61,6 +65,24 @@ class StartupResult:
         return self.mount_error is None and self.sweep_error is None and not failures
 
 
+class Resting:
+    """Which sandboxes rest, as far as facts told."""
+
+    def __init__(self) -> None:
+        self._sandboxes: dict[SandboxId, PodUid] = {}
+
+    def hear(self, fact: Fact) -> None:
+        """Take in a fact."""
+        if isinstance(fact, Synchronized):
+            self._sandboxes = {each.sandbox_id: each.pod_uid for each in fact.resting}
+        elif isinstance(fact, PodStopped | PodRemoved):
+            self._sandboxes.pop(fact.sandbox_id, None)
+
+    def pods(self) -> frozenset[PodUid]:
+        """Return their pods."""
+        return frozenset(self._sandboxes.values())
+
+
 def start_up(
     resctrl: Resctrl[P], config: ResctrlPluginConfig, listed: Collection[PodUid] | None
 ) -> StartupResult:
@@ -69,8 +91,8 @@ def start_up(
     Args:
         resctrl: Where the groups are.
         config: `auto_mount`, `cleanup_on_start`, `startup_policy` and `class_placement` count.
-        listed: The pods of the first Synchronize; None where groups may be made already: then nothing is
-            swept or adopted.
+        listed: The pods of the first Synchronize, those that rest too; None where groups may be made already:
+            then nothing is swept or adopted.
     """
     try:
         resctrl.ensure_mounted(auto_mount=config.auto_mount)

@@ -6,9 +6,11 @@ import errno
 from typing import TYPE_CHECKING
 
 import pytest
+from attrs import evolve
 
 from nri_resctrl_plugin import BudgetExceededError, ResctrlPluginConfig, RetryReport, RetrySubject
 from nri_resctrl_plugin.model import ContainerState
+from nri_resctrl_plugin.nri.messages import ContainerStatus
 from resctrl import CapacityError, Resctrl, ResctrlConfig
 from tests.scenarios.scene import Scene
 from tests.worlds import Capability
@@ -32,6 +34,11 @@ async def left_behind(world: World, *uids: str) -> dict[str, ContainerHandle]:
     for handle in handles.values():
         world.work(handle)
     return handles
+
+
+def resting(pod: Pod) -> Pod:
+    """Return the same pod as a runtime lists it that keeps no pause process, while nothing runs in it."""
+    return evolve(pod, sandbox=evolve(pod.sandbox, pid=0, cgroups_path=""))
 
 
 def never_less(before: dict[str, int], after: dict[str, int]) -> bool:
@@ -173,6 +180,53 @@ async def test_a_group_that_goes_while_it_is_adopted(world: World) -> None:
         await scene.synchronize([pod], [scene.container(pod, handles["one"])])
         assert scene.told == [pod.there(1, 0), pod.there(1, 1)]
         assert scene.tasks(pod) == world.threads_of(handles["one"])
+
+
+async def test_adoption_keeps_the_groups_of_a_pod_between_two_crashes(world: World) -> None:
+    """It is listed like a stopped one, with nothing that runs: no pod yet; a START finds its counters."""
+    handles = await left_behind(world, "one")
+    async with Scene(world, ADOPT) as scene:
+        pod = resting(scene.pod("one"))
+        before = world.traffic(pod.path)
+        created = scene.container(pod, handles["one"], ContainerStatus.CREATED)
+        await scene.synchronize([pod], [created])
+        for _ in range(2):
+            assert await scene.plugin.retry_all_once() == RetryReport()
+        assert scene.told == []
+        assert scene.groups() == {pod.path.name}
+        await scene.start(pod, handles["one"])
+        assert scene.told in ([pod.there(1, 1)], [pod.there(1, 0), pod.there(1, 1)])
+        assert never_less(before, world.traffic(pod.path))
+        assert scene.mkdirs() == scene.fs.count("remove_dir") == 0
+
+
+@pytest.mark.parametrize("end", ["stop_pod_sandbox", "remove_pod_sandbox", "listing"])
+async def test_groups_of_a_pod_that_ends_between_two_crashes(world: World, end: str) -> None:
+    """Nothing runs in it any more: they are stale then, and the next retry removes them."""
+    await left_behind(world, "one", "two")
+    async with Scene(world, ADOPT) as scene:
+        one, two = resting(scene.pod("one")), resting(scene.pod("two"))
+        await scene.synchronize([one, two])
+        if end == "listing":
+            await scene.synchronize([two])
+        else:
+            await getattr(scene.plugin, end)(one.sandbox)
+        assert await scene.plugin.retry_all_once() == RetryReport(orphans_deleted=1)
+        assert scene.groups() == {two.path.name}
+        assert scene.told == []
+
+
+async def test_a_clean_start_keeps_nothing_of_a_pod_between_two_crashes(world: World) -> None:
+    """All groups with our prefix go, and a START makes the pod's anew; what was owed is no other."""
+    handles = await left_behind(world, "one")
+    async with Scene(world) as scene:
+        pod = resting(scene.pod("one"))
+        scene.faults.fail("remove_dir", errno.EBUSY)
+        await scene.synchronize([pod])
+        assert await scene.plugin.retry_all_once() == RetryReport(orphans_deleted=1)
+        assert scene.groups() == set()
+        await scene.start(pod, handles["one"])
+        assert scene.told[-1] == pod.there(1, 1)
 
 
 # What a restart could not do

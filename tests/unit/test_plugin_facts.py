@@ -87,4 +87,5 @@ def test_a_stopped_sandbox_that_is_still_listed_is_no_pod(
     sandbox: PodSandbox, containers: list[Container], counts: bool
 ) -> None:
     """No pid, no cgroup path and nothing running: stopped. CRI-O's pods without a pid are not."""
-    assert bool(synchronized([sandbox], containers).pods) is counts
+    fact = synchronized([sandbox], containers)
+    assert (fact.pods, fact.resting) == (((pod_ref(sandbox),), ()) if counts else ((), (pod_ref(sandbox),)))
