@@ -16,7 +16,8 @@ class RetrySubject(Enum):
     """What was tried again, or looked at."""
 
     ORPHAN = "orphan"
-    """A group whose pod is gone and whose deletion failed; its id is the pod's uid."""
+    """A group without a pod that could not be deleted; its id is the uid of the gone pod, and where an
+    earlier plugin left it the directory that could not be removed, or looked into."""
     GROUP = "group"
     """A pod's group; its id is the pod's uid."""
     CONTAINER = "container"
@@ -43,7 +44,7 @@ class RetryReport:
     """What `retry_all_once` did.
 
     Attributes:
-        orphans_deleted: Groups of gone pods that are deleted now.
+        orphans_deleted: Groups of gone pods that are deleted now, and stale ones that the startup left.
         orphans_kept: Those that still cannot be deleted.
         groups_created: Failed groups that exist now.
         groups_failed: Those that were tried and failed again.
@@ -51,7 +52,8 @@ class RetryReport:
         capacity_exhausted: Group creation ended at a CapacityError (RmidsBusyError included).
         containers_reconciled: Partial containers that are reconciled now.
         containers_partial: Those that still are not: also where the group is Failed and nothing was tried.
-        failures: Every error, in the order of trying. A container that does not converge is no error.
+        failures: Every error, in the order of trying, one for each orphaned pod. A container that does not
+            converge is no error.
     """
 
     orphans_deleted: int = 0

@@ -138,11 +138,10 @@ class Retries(Generic[P]):
             driver.take(OrphanRetried(pod_uid))
             outcome = await answer
             end = Deletion(error=outcome) if isinstance(outcome, Exception) else outcome
+            tally.orphans_deleted += end.removed
             if end.error is not None:
-                tally.orphans_kept += 1
+                tally.orphans_kept += len(end.left)
                 tally.fail(RetrySubject.ORPHAN, pod_uid, end.error)
-            elif end.removed:
-                tally.orphans_deleted += 1
 
     async def _retry_startup(self, tally: _Tally) -> None:
         """Do what the startup could not.

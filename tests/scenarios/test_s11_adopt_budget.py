@@ -317,6 +317,29 @@ async def test_groups_of_a_pod_that_failed_are_adopted_late(world: World) -> Non
         assert scene.mkdirs() == 1
 
 
+@pytest.mark.needs(Capability.CONTROL_GROUPS)
+@pytest.mark.parametrize(
+    ("times", "counts"), [((2, 2), [(0, 2), (2, 0), (0, 0)]), ((2, 3), [(0, 2), (1, 1), (1, 0), (0, 0)])]
+)
+async def test_a_report_counts_each_group_of_an_orphan(
+    world: World, times: tuple[int, int], counts: list[tuple[int, int]]
+) -> None:
+    """A pod with two groups is two of them: one may be gone and the other stay."""
+    gold, plain, classed = world.control_group("gold"), world.new_container(), world.new_container(2)
+    world.put(gold, *world.threads_of(classed))
+    async with Scene(world) as scene:
+        pod = scene.pod("one").and_below(gold)
+        await scene.synchronize([pod], [scene.container(pod, plain), scene.container(pod, classed)])
+        assert scene.plugin.snapshot() == {pod.uid: pod.there(2, 2)}
+        for group, often in zip((pod.path, *pod.others), times, strict=True):
+            scene.faults.fail("remove_dir", errno.EBUSY, path=group, times=often)
+        await scene.stop_pod(pod)
+        for deleted, kept in counts:
+            report = await scene.plugin.retry_all_once()
+            assert (report.orphans_deleted, report.orphans_kept) == (deleted, kept)
+        assert scene.groups() | world.groups_in(gold / "mon_groups") == set()
+
+
 # How many groups
 
 
