@@ -97,6 +97,7 @@ class _Tally:
             elif finding is Finding.GONE:
                 self.containers_dropped.add(container_id)
         self.threads_astray.update(seen.astray)
+        self.groups_deleted += len(seen.unused)
         for failed, error in seen.failures:
             if failed is None:
                 self.fail(RetrySubject.GROUP, pod_uid, error)

@@ -43,6 +43,9 @@ T = TypeVar("T")
 _GENERATIONS: Final = 5
 """How often those that died before they could be looked up are followed to their successors."""
 
+_SETTLED: Final = frozenset({Finding.COMPLETE, Finding.GONE})
+"""What is found of a container that needs no group but those that its threads are in."""
+
 
 @frozen
 class Inspection:
@@ -52,6 +55,7 @@ class Inspection:
         findings: What was found of each container.
         lost: The main group is not there any more.
         others: The further groups that are there.
+        unused: Further groups that hold no thread though all containers were found complete: nobody's.
         astray: The threads that were astray.
         unsure: Threads died faster than they could be looked up; each that could be was inside.
         failures: What could not be seen, and why: a container, or None for the groups.
@@ -60,6 +64,7 @@ class Inspection:
     findings: tuple[tuple[ContainerId, Finding], ...] = ()
     lost: bool = False
     others: tuple[Path, ...] = ()
+    unused: tuple[Path, ...] = ()
     astray: frozenset[Tid] = frozenset()
     unsure: bool = False
     failures: tuple[tuple[ContainerId | None, Exception], ...] = ()
@@ -89,10 +94,12 @@ def inspect(
         if threads:
             look.judge(each, threads - look.inside)
     main, *others = asked.groups
+    all_well = main in groups and bool(look.inside) and _SETTLED.issuperset(look.findings.values())
     return Inspection(
         findings=tuple(look.findings.items()),
         lost=main not in groups,
         others=tuple(group for group in others if group in groups),
+        unused=tuple(group for group in others if all_well and groups.get(group) == frozenset()),
         astray=frozenset(look.astray),
         unsure=look.unsure,
         failures=tuple(look.failures),

@@ -21,7 +21,7 @@ from attrs import evolve, frozen
 from nri_resctrl_plugin.budget import create_within
 from nri_resctrl_plugin.inspection import ended_sandboxes, gone_containers, inspect, meet
 from nri_resctrl_plugin.placement import place
-from nri_resctrl_plugin.pods import GroupCreated
+from nri_resctrl_plugin.pods import DeleteGroup, GroupCreated
 from nri_resctrl_plugin.presence import may_be_there
 from nri_resctrl_plugin.startup import start_up, sweep_and_adopt
 from resctrl import FsProvider
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from nri_resctrl_plugin.inspection import Inspection
     from nri_resctrl_plugin.model import ContainerCgroup, ContainerId, PodUid, SandboxId
     from nri_resctrl_plugin.placement import Placed
-    from nri_resctrl_plugin.pods import DeleteGroup, Inspect, LiveSandbox, Reconcile
+    from nri_resctrl_plugin.pods import Inspect, LiveSandbox, Reconcile
     from nri_resctrl_plugin.startup import StartupResult
     from resctrl import Resctrl, Tid
 
@@ -147,12 +147,26 @@ class Jobs(Generic[P]):
         )
 
     def inspect(self, asked: Inspect) -> Inspection:
-        """Look at a pod, with groups of it that it does not know yet; see `inspection.inspect`."""
+        """Look at a pod, see `inspection.inspect`, with groups of it that the table does not know yet.
+
+        Groups that it does not use are given back: those in `unused` are gone now, and not in `others`.
+        """
         new = [group for group in self._adopted.get(asked.pod_uid, ()) if group not in asked.groups]
         whole = evolve(asked, groups=(*asked.groups, *new))
         seen = inspect(self._resctrl, self._source, whole, self.given_up)
         self._adopted.pop(asked.pod_uid, None)
-        return seen
+        return self._given_back(asked.pod_uid, seen) if seen.unused else seen
+
+    def _given_back(self, pod_uid: PodUid, seen: Inspection) -> Inspection:
+        """Remove what a pod does not use, and return what is there then."""
+        end = self.delete(DeleteGroup(pod_uid, seen.unused[0], seen.unused[1:]))
+        gone = tuple(group for group in seen.unused if group not in end.left)
+        return evolve(
+            seen,
+            others=tuple(group for group in seen.others if group not in gone),
+            unused=gone,
+            failures=(*seen.failures, *([(None, end.error)] if end.error is not None else [])),
+        )
 
     def ended(self, sandboxes: Iterable[LiveSandbox], unseen: Collection[ContainerCgroup]) -> list[SandboxId]:
         """Return which sandboxes are gone unheard; see `inspection.ended_sandboxes`."""

@@ -93,7 +93,8 @@ class InspectedContainer:
 class Inspect:
     """See whether the pod's groups and its containers' threads are where they are believed to be.
 
-    Answered by `PodInspected`; nothing is changed by it.
+    Answered by `PodInspected`; nothing is changed by it, but a further group that turns out to be in nobody's
+    use may be removed and then counts as not there.
 
     Attributes:
         pod_uid: The pod.

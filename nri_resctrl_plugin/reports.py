@@ -81,7 +81,7 @@ class AuditReport:
         containers_dropped: Containers whose cgroup is gone though no event told.
         groups_recreated: Groups that somebody had removed and that exist again.
         pods_dropped: Pods whose sandboxes and containers are all gone though no event told.
-        groups_deleted: Groups of these that were deleted.
+        groups_deleted: Groups of these that were deleted, and further groups of living pods without a thread.
         failures: Every error, in the order of looking. A container that does not converge is no error.
     """
 

@@ -226,6 +226,67 @@ async def test_a_further_group_that_is_removed(world: World) -> None:
         assert scene.tasks(pod) == world.threads_of(plain) | world.threads_of(classed)
 
 
+async def test_a_further_group_that_nobody_is_in_any_more_is_given_back(world: World) -> None:
+    """A container comes back from a class: the audit that follows it frees the RMID, told like any change."""
+    async with Scene(world) as scene:
+        gold, pod = world.control_group("gold"), scene.pod("one")
+        stays, changes = world.new_container(2), world.new_container(2)
+        await scene.synchronize([pod], [scene.container(pod, handle) for handle in (stays, changes)])
+        put_in(world, gold, changes)
+        await scene.plugin.audit_once()
+        both = pod.and_below(gold)
+        assert scene.told[-1] == both.there(2, 2)
+        told = len(scene.told)
+        put_in(world, world.root, changes)
+        report = await scene.plugin.audit_once()
+        assert (report.containers_reconciled, report.groups_deleted, report.failures) == (1, 1, ())
+        assert scene.told_since(told) == [both.there(2, 1), both.there(2, 2), pod.there(2, 2)]
+        assert world.groups_in(gold / "mon_groups") == set()
+        assert scene.tasks(pod) == world.threads_of(stays) | world.threads_of(changes)
+        assert not (await scene.plugin.audit_once()).found_something
+
+
+async def test_a_further_group_whose_container_stopped_is_given_back(world: World) -> None:
+    """Though no other container changed; the main group stays, even where nobody is in it."""
+    async with Scene(world) as scene:
+        gold, pod = world.control_group("gold"), scene.pod("one")
+        plain, classed, late = (world.new_container(2) for _ in range(3))
+        put_in(world, gold, classed)
+        await scene.run(pod)
+        first = await scene.start(pod, plain)
+        second = await scene.start(pod, classed)
+        world.end_container(plain)
+        await scene.stop(pod, first)
+        assert (await scene.plugin.audit_once()).groups_deleted == 0
+        assert scene.told[-1] == pod.and_below(gold).there(1, 1), "the main group is the pod's path"
+        await scene.start(pod, late)
+        world.end_container(classed)
+        await scene.stop(pod, second)
+        assert (await scene.plugin.audit_once()).groups_deleted == 1
+        assert scene.told[-1] == pod.there(1, 1)
+        assert world.groups_in(gold / "mon_groups") == set()
+
+
+async def test_a_further_group_that_cannot_be_given_back(world: World) -> None:
+    """It is told as the pod's as long as it is there, and the next audit tries again."""
+    async with Scene(world) as scene:
+        gold, pod = world.control_group("gold"), scene.pod("one")
+        plain, classed = world.new_container(2), world.new_container(2)
+        put_in(world, gold, classed)
+        await scene.synchronize([pod], [scene.container(pod, handle) for handle in (plain, classed)])
+        world.end_container(classed)
+        await scene.stop(pod, scene.container(pod, classed))
+        scene.faults.fail("remove_dir", errno.EBUSY)
+        report = await scene.plugin.audit_once()
+        assert (report.groups_deleted, [each.subject for each in report.failures]) == (
+            0,
+            [RetrySubject.GROUP],
+        )
+        assert scene.told[-1] == pod.and_below(gold).there(1, 1)
+        assert (await scene.plugin.audit_once()).groups_deleted == 1
+        assert scene.told[-1] == pod.there(1, 1)
+
+
 async def test_the_tasks_of_a_control_group_are_never_written(world: World) -> None:
     """Nobody's class is changed by us, whatever others do in between."""
     async with Scene(world) as scene:

@@ -278,6 +278,58 @@ def test_a_further_group_that_is_not_there_is_told(it: Pod) -> None:
     assert (seen.lost, seen.others, found(seen)) == (False, (), {"c1": Finding.COMPLETE})
 
 
+def test_a_further_group_without_threads_is_unused(it: Pod) -> None:
+    """Not the main one, nor one with a thread, whoever's it is."""
+    silver = it.kernel.root / "silver"
+    it.kernel.create_dir(silver)
+    it.container("c1", inside=1)
+    it.kernel.write_all(silver / "tasks", [b"%d\n" % it.threads["c1"][0]])
+    used = it.resctrl.create_group("a", "silver")
+    it.resctrl.assign_tasks(used, it.threads["c1"])
+    seen = it.inspect(it.main, it.gold, used)
+    assert (seen.unused, seen.others) == ((it.gold,), (it.gold, used))
+    stranger = it.kernel.spawn()
+    it.kernel.write_all(it.kernel.root / "gold" / "tasks", [b"%d\n" % stranger])
+    it.resctrl.assign_tasks(it.gold, [stranger])
+    assert it.inspect(it.main, it.gold, used).unused == ()
+
+
+def test_a_further_group_is_in_use_where_anybody_may_need_it(it: Pod) -> None:
+    """Whoever is astray may have left it for another class, and takes it along; nor does ignorance count."""
+    it.container("c1", inside=1)
+    tids = it.container("c2", outside=1)
+    assert it.inspect(it.main, it.gold).unused == ()
+    it.threads["c2"] = []
+    assert it.inspect(it.main, it.gold).unused == (), "one without threads may be about to have some"
+    it.threads["c2"] = tids
+    it.resctrl.assign_tasks(it.main, tids)
+    assert it.inspect(it.main, it.gold).unused == (it.gold,)
+    it.pids.remove("/c2")
+    assert it.inspect(it.main, it.gold).unused == (it.gold,)
+    it.pids.remove("/c1")
+    assert it.inspect(it.main, it.gold).unused == (), "nothing was read"
+
+
+def test_no_further_group_is_unused_where_the_main_one_is_lost(it: Pod) -> None:
+    """All that was in it needs a group."""
+    [tid] = it.container("c1", inside=1)
+    silver = it.kernel.root / "silver"
+    it.kernel.create_dir(silver)
+    it.kernel.write_all(silver / "tasks", [b"%d\n" % tid])
+    used = it.resctrl.create_group("a", "silver")
+    it.resctrl.assign_tasks(used, [tid])
+    it.kernel.remove_dir(it.main)
+    seen = it.inspect(it.main, it.gold, used)
+    assert (seen.lost, seen.unused, found(seen)) == (True, (), {"c1": Finding.COMPLETE})
+
+
+def test_a_further_group_that_is_gone_is_not_unused(it: Pod) -> None:
+    """Nothing of it is left to give back."""
+    it.container("c1", inside=1)
+    it.kernel.remove_dir(it.kernel.root / "gold")
+    assert it.inspect(it.main, it.gold).unused == ()
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESRCH, errno.ENODEV])
 def test_a_group_that_cannot_be_read_says_nothing(it: Pod, number: int) -> None:
     """Nothing is lost, nobody is astray; only what is gone is known."""

@@ -11,8 +11,8 @@ from nri_resctrl_plugin.config import ResctrlPluginConfig
 from nri_resctrl_plugin.errors import BudgetExceededError
 from nri_resctrl_plugin.jobs import Deletion, Jobs
 from nri_resctrl_plugin.model import ContainerCgroup, ContainerId, PodUid
-from nri_resctrl_plugin.pods import DeleteGroup, GroupCreated, Inspect, Reconcile
-from resctrl import NoPermissionError, Resctrl, TaskNotInParentError
+from nri_resctrl_plugin.pods import DeleteGroup, GroupCreated, Inspect, InspectedContainer, Reconcile
+from resctrl import NoPermissionError, Resctrl, ResctrlIOError, TaskNotInParentError
 from resctrl.testing import FakeFs, FakePidSource, FaultyFs, RecordingFs
 
 if TYPE_CHECKING:
@@ -186,6 +186,28 @@ def test_one_group_that_stays_keeps_none_of_the_others() -> None:
 
 
 # --- settings ---
+
+
+def test_unused_groups_are_given_back_and_the_rest_is_told() -> None:
+    """What cannot be removed stays the pod's, with the reason."""
+    it = Bench()
+    it.kernel.create_dir(it.kernel.root / "silver")
+    main, gold, silver = it.left("", "gold", "silver")
+    tid = it.kernel.spawn()
+    it.pids.set("/c", [tid])
+    it.resctrl.assign_tasks(main, [tid])
+    containers = (InspectedContainer(ContainerId("c"), ContainerCgroup(cgroups_path="/c")),)
+    asked = Inspect(A, (main, gold, silver), containers)
+    it.faults.fail("remove_dir", errno.EBUSY, path=gold)
+    seen = it.jobs.inspect(asked)
+    assert (seen.unused, seen.others) == ((silver,), (gold,))
+    [(name, error)] = seen.failures
+    assert name is None
+    assert isinstance(error, ResctrlIOError)
+    assert it.ours() == {main, gold}
+    seen = it.jobs.inspect(Inspect(A, (main, gold), containers))
+    assert (seen.unused, seen.others, seen.failures) == ((gold,), (), ())
+    assert it.ours() == {main}
 
 
 def test_the_budget_holds_for_every_group() -> None:

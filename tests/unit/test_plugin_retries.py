@@ -23,6 +23,7 @@ from nri_resctrl_plugin import (
     PodResctrlAddOrUpdate,
     PodResctrlEvent,
     PodUid,
+    ResctrlPluginConfig,
     RetryReport,
     RetrySubject,
 )
@@ -633,5 +634,29 @@ def test_what_goes_away_meanwhile_is_said_at_once(case: Leaves) -> None:
         await it.plugin.settled()
         assert it.groups() == ([] if case.error is PodNotFoundError else ["pod_a"])
         await it.plugin.close()
+
+    run(main())
+
+
+def test_a_group_that_an_audit_gave_back_is_room_for_the_next_retry() -> None:
+    """Within a budget the pod that was refused for an empty group gets its own."""
+
+    async def main() -> None:
+        it = bench(ResctrlPluginConfig(max_groups=2))
+        gold = it.kernel.root / "gold"
+        it.kernel.create_dir(gold)
+        async with it.plugin as plugin:
+            await it.start("plain", "sb-a", "a")
+            tids = await it.start("classed", "sb-a", "a")
+            it.kernel.write_all(gold / "tasks", [b"%d\n" % tid for tid in tids])
+            await plugin.audit_once()
+            await plugin.run_pod_sandbox(pod("b"))
+            await plugin.settled()
+            it.kernel.write_all(it.kernel.root / "tasks", [b"%d\n" % tid for tid in tids])
+            assert (await plugin.retry_all_once()).capacity_exhausted
+            assert (await plugin.audit_once()).groups_deleted == 1
+            assert (await plugin.retry_all_once()).groups_created == 1
+            assert it.groups() == ["pod_a", "pod_b"]
+            assert it.kernel.read_child_dirs(gold / "mon_groups") == []
 
     run(main())
