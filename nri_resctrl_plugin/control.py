@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import socket
@@ -28,7 +29,7 @@ from nri_resctrl_plugin.errors import PluginError
 from nri_resctrl_plugin.jsonl import payload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
@@ -47,6 +48,9 @@ CONNECTION_LIMIT: Final = 16
 
 IDLE_LIMIT: Final = 300.0
 """Seconds after which a silent connection is closed."""
+
+LOCK_LIMIT: Final = 1.0
+"""Seconds that a start waits for another one in the same directory."""
 
 
 class ControlError(PluginError):
@@ -112,12 +116,13 @@ class ControlServer:
         """
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._clear_stale()
-            # bind(2) makes the file with the socket's own mode (kernel, net/unix/af_unix.c, unix_bind_bsd).
-            os.fchmod(listener.fileno(), 0o600)
-            listener.bind(str(self._path))
-            self._made = _identity(self._path)
-            self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=LINE_LIMIT)
+            async with _alone(self._path.parent):
+                self._clear_stale()
+                # bind(2) makes the file with the socket's own mode (net/unix/af_unix.c, unix_bind_bsd).
+                os.fchmod(listener.fileno(), 0o600)
+                listener.bind(str(self._path))
+                self._made = _identity(self._path)
+                self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=LINE_LIMIT)
         except OSError as error:
             listener.close()
             why = errno.errorcode.get(error.errno or 0) or str(error)
@@ -174,10 +179,13 @@ class ControlServer:
             while (answer := await self._answer(reader)) is not None:
                 writer.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
                 await asyncio.wait_for(writer.drain(), IDLE_LIMIT)
+            writer.close()
+            await asyncio.wait_for(writer.wait_closed(), IDLE_LIMIT)
         except (OSError, TimeoutError):
             pass  # the other side is gone or asleep; it may connect again
         finally:
-            writer.close()
+            # Closing alone keeps the descriptor until everything is read, which may be never.
+            writer.transport.abort()
 
     async def _answer(self, reader: asyncio.StreamReader) -> Mapping[str, object] | None:
         """Read one request and return its answer; None ends the connection."""
@@ -210,6 +218,33 @@ class ControlServer:
                     'expected {"call": "retry_group", "pod_uid": ...}, {"call": "retry_container", '
                     '"container_id": ...}, {"call": "retry_all"}, {"call": "audit"} or {"call": "snapshot"}'
                 )
+
+
+@contextlib.asynccontextmanager
+async def _alone(directory: Path) -> AsyncIterator[None]:
+    """Keep other starts out until the socket is served: until then they would take it for a stale one.
+
+    Whoever may read the directory can hold its lock, so that it is waited for, but not for ever.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOCK_LIMIT):
+                while not _locked(descriptor):  # noqa: ASYNC110 - waiting in flock(2) would block the loop
+                    await asyncio.sleep(0.01)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks
+    return True
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import json
+import os
+import select
 import socket
 import stat
+import sys
+import termios
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +24,7 @@ from nri_resctrl_plugin import (
     PodResctrlAddOrUpdate,
     PodUid,
     RetryReport,
+    control,
 )
 from nri_resctrl_plugin.control import CONNECTION_LIMIT, LINE_LIMIT, ControlError, ControlServer
 
@@ -181,8 +189,89 @@ def test_one_connection_too_many_is_closed(tmp_path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
         assert await reader.read() == b""
         writer.close()
+        open_ones.pop()[1].close()
+        answers: list[dict[str, object]] = []
+        while not answers:  # the server has to notice the end first
+            with contextlib.suppress(OSError):
+                answers = await ask(tmp_path / "s", b'{"call": "snapshot"}\n')
         for _, writer in open_ones:
             writer.close()
+
+    served(tmp_path / "s", body)
+
+
+async def left(client: socket.socket) -> None:
+    """Wait until the server has let go of a connection that was not read from."""
+    poll = select.poll()
+    poll.register(client, 0)  # a hang-up is told unasked
+    while not poll.poll(0):  # noqa: ASYNC110 - the other end belongs to the code under test
+        await asyncio.sleep(0.01)
+
+
+def waiting(client: socket.socket) -> int:
+    """Return how many bytes have come and were not read."""
+    number = fcntl.ioctl(client, termios.FIONREAD, bytes(4))
+    return int.from_bytes(number, sys.byteorder)
+
+
+def deaf(path: Path) -> socket.socket:
+    """Return a connection that takes in next to nothing unless it is read from."""
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(path))
+    client.setblocking(False)
+    return client
+
+
+def test_who_asks_and_never_reads_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that nobody takes keep a descriptor no longer than the connection's place."""
+    monkeypatch.setattr(control, "IDLE_LIMIT", 0.2)
+
+    async def body(server: ControlServer) -> None:
+        with deaf(tmp_path / "s") as client:
+            for _ in range(100):
+                with contextlib.suppress(BlockingIOError):
+                    client.send(b'{"call": "snapshot"}\n' * 1000)
+                await asyncio.sleep(0)
+            await left(client)
+
+    served(tmp_path / "s", body)
+
+
+async def ask_until_full(client: socket.socket) -> int:
+    """Ask until an answer has to stay with the server, then end; return how many were asked."""
+    asked, before = 0, -1
+    while (here := waiting(client)) > before:
+        before = here
+        client.send(b'{"call": "snapshot"}\n')
+        asked += 1
+        for _ in range(10):
+            await asyncio.sleep(0)
+    client.shutdown(socket.SHUT_WR)
+    return asked
+
+
+def test_who_ends_and_never_reads_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer too small to be waited for, to a client that has said its last, is no reason either."""
+    monkeypatch.setattr(control, "IDLE_LIMIT", 0.2)
+
+    async def body(server: ControlServer) -> None:
+        with deaf(tmp_path / "s") as client:
+            await ask_until_full(client)
+            await left(client)
+
+    served(tmp_path / "s", body)
+
+
+def test_who_ends_and_reads_late_gets_all_answers(tmp_path: Path) -> None:
+    """The end of the questions does not cut off answers that are on their way."""
+
+    async def body(server: ControlServer) -> None:
+        client = deaf(tmp_path / "s")
+        asked = await ask_until_full(client)
+        await asyncio.sleep(0.1)
+        reader, writer = await asyncio.open_unix_connection(sock=client)
+        assert len((await reader.read()).splitlines()) == asked
+        writer.close()
 
     served(tmp_path / "s", body)
 
@@ -207,6 +296,53 @@ def test_a_served_socket_is_not_taken_over(tmp_path: Path) -> None:
         assert (await ask(tmp_path / "s", b'{"call": "snapshot"}\n'))[0]["ok"] is True
 
     served(tmp_path / "s", body)
+
+
+def test_two_that_start_at_once_do_not_take_each_others_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both find a stale file, and while one is about to remove it the other starts: one of them serves."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    servers: list[ControlServer] = []
+    hurried: list[threading.Thread] = []
+    unlink = Path.unlink
+
+    def start() -> None:
+        async def run() -> None:
+            with contextlib.suppress(ControlError):
+                async with ControlServer(Plugin(), path) as server:
+                    servers.append(server)
+                    assert (await ask(path, b'{"call": "snapshot"}\n'))[0]["ok"] is True
+                    await asyncio.sleep(1)
+
+        asyncio.run(run())
+
+    def late(self: Path, *, missing_ok: bool = False) -> None:
+        if not hurried:
+            hurried.append(threading.Thread(target=start))
+            hurried[0].start()
+            hurried[0].join(0.3)
+        unlink(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", late)
+    start()
+    hurried[0].join()
+    assert len(servers) == 1
+
+
+def test_a_lock_of_somebody_else_only_delays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may read the directory can lock it, and yet cannot keep a plugin from starting."""
+    monkeypatch.setattr(control, "LOCK_LIMIT", 0.05)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+
+    async def body(server: ControlServer) -> None:
+        assert (await ask(tmp_path / "s", b'{"call": "snapshot"}\n'))[0]["ok"] is True
+
+    served(tmp_path / "s", body)
+    os.close(directory)
 
 
 def test_another_kind_of_file_is_left_alone(tmp_path: Path) -> None:
