@@ -13,7 +13,7 @@ start() { # start SHA RUN -> prints the instance id
   local image user_data
   image=$(aws ssm get-parameter --query Parameter.Value --output text \
     --name /aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id)
-  user_data=$(printf '#!/bin/sh\nshutdown -h +%s\n' "$LIFETIME_MINUTES" | base64 -w0)
+  user_data=$(printf '#!/bin/sh\nshutdown -h +%s' "$LIFETIME_MINUTES") # the command line tool encodes it
   aws ec2 run-instances --image-id "$image" --instance-type "$INSTANCE_TYPE" --subnet-id "$SUBNET_ID" \
     --security-group-ids "$SECURITY_GROUP_ID" --associate-public-ip-address --count 1 \
     --instance-initiated-shutdown-behavior terminate --instance-market-options MarketType=spot \
