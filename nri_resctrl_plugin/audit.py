@@ -17,7 +17,9 @@ Rules:
        PARTIAL: somebody takes it out each time, and an audit that went on would only tell of it ever again.
     6. Where something was mended, or could not be told, it is looked at again after a moment, and once more
        after a longer one when that look finds all well: a fork that was under way while its parent was moved
-       brings a child that is outside, and how long a fork takes depends on who else wants the processor.
+       brings a child that is outside, and how long a fork takes depends on who else wants the processor. So
+       is a container that no audit has found complete before, after the longer moment alone: it may have been
+       placed just now.
 """
 
 from __future__ import annotations
@@ -136,6 +138,7 @@ class Audits(Generic[P]):
         self._driver = driver
         self.moment: float = A_MOMENT
         self._met: frozenset[ContainerCgroup] = frozenset()
+        self._settled: set[ContainerId] = set()
         self.passes: Joined[AuditReport] = Joined(self._make, "resctrl audit")
 
     async def once(self) -> AuditReport:
@@ -151,12 +154,13 @@ class Audits(Generic[P]):
             if look:
                 await asyncio.sleep(self.moment * (1 if max(owed.values()) > 1 else _LONGER))
             for pod_uid in tuple(owed):
-                quiet = await self._audit(pod_uid, partial, tally)
-                owed[pod_uid] = owed[pod_uid] - 1 if quiet else _QUIET_LOOKS
+                wanted = await self._audit(pod_uid, partial, tally)
+                owed[pod_uid] = max(owed[pod_uid] - 1, wanted)
                 if not owed[pod_uid]:
                     del owed[pod_uid]
             if not owed:
                 break
+        self._settled &= tally.containers
         return tally.report(self._driver.table)
 
     # --- the census ---
@@ -200,20 +204,20 @@ class Audits(Generic[P]):
 
     # --- one pod ---
 
-    async def _audit(self, pod_uid: PodUid, partial: frozenset[ContainerId], tally: _Tally) -> bool:
-        """Look at a pod and mend it; return whether nothing was to be mended, and all could be told."""
+    async def _audit(self, pod_uid: PodUid, partial: frozenset[ContainerId], tally: _Tally) -> int:
+        """Look at a pod and mend it; return how many more looks must find all well."""
         driver, table = self._driver, self._driver.table
         while table.busy(pod_uid) and not driver.closed:
             await driver.waiters.rest(pod_uid)
         group = table.group_state(pod_uid)
         if driver.closed or not isinstance(group, Exists):
-            return True
+            return 0
         driver.jobs.given_up = frozenset(tid for tid, n in tally.threads_astray.items() if n >= _TIMES)
         answer = driver.waiters.inspection(pod_uid)
         driver.take(PodAudited(pod_uid))
         seen = await answer
         if isinstance(seen, Exception):
-            return True  # the plugin is closed
+            return 0  # the plugin is closed
         tally.see(pod_uid, seen)
         if seen.lost:
             await self._see_it_made(pod_uid, tally)
@@ -221,7 +225,10 @@ class Audits(Generic[P]):
         there = table.group_state(pod_uid)
         if isinstance(there, Exists):
             tally.groups_recreated |= {*group.others}.difference(seen.others) & {there.path, *there.others}
-        return not tried and not seen.unsure
+        complete = {container_id for container_id, finding in seen.findings if finding is Finding.COMPLETE}
+        unsettled, self._settled = not complete <= self._settled, self._settled | complete
+        self._settled -= {container_id for container_id, _ in seen.findings} - complete
+        return _QUIET_LOOKS if tried or seen.unsure else int(unsettled)
 
     async def _see_it_made(self, pod_uid: PodUid, tally: _Tally) -> None:
         """Wait for the group that takes the place of the lost one."""

@@ -337,11 +337,12 @@ async def test_an_audit_of_what_is_in_order(world: World) -> None:
         containers = [scene.container(pod, world.new_container(2)) for pod in pods for _ in range(2)]
         await scene.synchronize(pods, containers)
         told = len(scene.told)
-        for _ in range(2):
+        # What is new to an audit may have been placed just now, and is looked at once more.
+        for looks in (2, 1, 1):
             scene.fs.forget()
             assert await scene.plugin.audit_once() == AuditReport(pods=3, containers=6)
             reads = [call.path for call in scene.fs.calls if call.path.name == "tasks"]
-            assert sorted(reads) == sorted(pod.path / "tasks" for pod in pods)
+            assert sorted(reads) == sorted(looks * [pod.path / "tasks" for pod in pods])
             assert not any("/proc" in str(call.path) for call in scene.fs.calls)
             assert {call.operation for call in scene.fs.calls} == {"read_text"}
         assert scene.told_since(told) == []

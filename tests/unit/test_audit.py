@@ -237,7 +237,10 @@ def test_a_child_that_comes_after_a_look_that_found_all_well_is_found() -> None:
 
 
 def test_the_last_look_comes_after_a_longer_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that forks may have to wait for the processor; where all is well nobody waits."""
+    """A process that forks may have to wait for the processor; where all is well nobody waits.
+
+    What an audit meets for the first time may have been placed just now: it is looked at once more.
+    """
     waited: list[float] = []
     sleep = asyncio.sleep
 
@@ -251,11 +254,39 @@ def test_the_last_look_comes_after_a_longer_moment(monkeypatch: pytest.MonkeyPat
         it.plugin._audits.moment = 1.0
         monkeypatch.setattr(asyncio, "sleep", recorded)
         await it.plugin.audit_once()
-        assert waited == []
+        assert waited == [5.0]
+        await it.plugin.audit_once()
+        assert waited == [5.0]
         stray(it, "c00", threads)
         await it.plugin.audit_once()
+        assert waited == [5.0, 1.0, 5.0]
+        await it.start("late", "s-p0")
+        await it.plugin.audit_once()
         monkeypatch.undo()
-        assert waited == [1.0, 5.0]
+        assert waited == [5.0, 1.0, 5.0, 5.0]
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_a_container_that_was_put_in_since_is_new_to_an_audit() -> None:
+    """One that an audit left outside is looked at twice once a retry has put it in; what ended is forgotten."""
+
+    async def main() -> None:
+        it = bench()
+        threads = await node(it, pods=1, containers=1)
+        await it.plugin.audit_once()
+        stray(it, "c00", threads)
+        it.faults.fail("write_all", errno.EIO)
+        await it.plugin.audit_once()
+        assert await it.plugin.retry_container_reconcile("c00") is ContainerState.RECONCILED
+        for looks in (2, 1):
+            it.fs.forget()
+            await it.plugin.audit_once()
+            assert it.fs.count("read_text", it.path("p0") / "tasks") == looks
+        await it.plugin.stop_pod_sandbox(pod("p0", "s-p0"))
+        await it.plugin.audit_once()
+        assert it.plugin._audits._settled == set()
         await it.plugin.close()
 
     run(main())
@@ -407,6 +438,8 @@ def test_a_caller_that_gives_up_does_not_end_the_audit() -> None:
     async def main() -> None:
         it = bench()
         await node(it, pods=1)
+        await it.plugin.audit_once()  # what is new is looked at twice
+        it.fs.forget()
         gate = it.gate("read_text", path=it.path("p0") / "tasks")
         impatient = asyncio.create_task(it.plugin.audit_once())
         await gate.reached()
@@ -661,6 +694,8 @@ def test_what_is_mended_counts_once_however_often_it_is_looked_at() -> None:
     async def main() -> None:
         it = bench()
         threads = await node(it)
+        await it.plugin.audit_once()
+        it.fs.forget()
         stray(it, "c01", threads)
         report = await it.plugin.audit_once()
         assert report == AuditReport(
