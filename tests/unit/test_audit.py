@@ -270,7 +270,7 @@ def test_the_last_look_comes_after_a_longer_moment(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_container_that_was_put_in_since_is_new_to_an_audit() -> None:
-    """One that an audit left outside is looked at twice once a retry has put it in; what ended is forgotten."""
+    """One that an audit left outside is looked at twice after a retry put it in; what ended is forgotten."""
 
     async def main() -> None:
         it = bench()
