@@ -144,6 +144,16 @@ def test_counters_follow_the_work(fake: FakeWorld) -> None:
     assert fake.groups_in(group.parent) == set()
 
 
+def test_a_stranger_in_one_of_our_groups_is_seen(fake: FakeWorld) -> None:
+    """All that is in a group of ours is told, since nobody else may be; of a group of others only our own."""
+    stranger = fake.kernel.spawn()
+    for prefix, seen in ((fake.prefix, {stranger}), (fake.others_prefix, set())):
+        group = fake.root / "mon_groups" / f"{prefix}a"
+        fake.add_group(group)
+        fake.put(group, stranger)
+        assert fake.tasks_in(group) == seen
+
+
 def test_counters_can_be_told_to_refuse_and_to_begin_anew(fake: FakeWorld) -> None:
     """The word stands in every counter meanwhile; a domain that went and came has counted nothing."""
     container = fake.new_container()
