@@ -29,9 +29,14 @@ class Hierarchy:
     controllers: frozenset[str]
 
     @property
+    def is_unified(self) -> bool:
+        """Whether this is cgroup v2."""
+        return not self.controllers
+
+    @property
     def threads_file(self) -> str:
         """The file in each of its cgroups that lists threads."""
-        return "tasks" if self.controllers else "cgroup.threads"
+        return "cgroup.threads" if self.is_unified else "tasks"
 
     @property
     def preference(self) -> tuple[int, int, str]:
@@ -50,7 +55,7 @@ class Hierarchy:
 
 def path_in(hierarchy: Hierarchy, actual: dict[str, str]) -> str | None:
     """Return what `/proc/<pid>/cgroup` says about one hierarchy."""
-    if not hierarchy.controllers:
+    if hierarchy.is_unified:
         return actual.get("")
     for controllers, path in actual.items():
         if controllers and not hierarchy.controllers.isdisjoint(controllers.split(",")):

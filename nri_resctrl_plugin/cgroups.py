@@ -1,28 +1,24 @@
 """Where a container's threads are: from what the runtime told to the ids that the kernel lists.
 
-Owns: the search for a container's directory, what is remembered of it, the walk. Must not know: resctrl,
-pods, or what is done with the ids.
+Owns: the search for a container's directory, and which one is remembered. Must not know: how a tree is walked
+(`cgroup_walk`), resctrl, pods, or what is done with the ids.
 
 Rules:
     1. Threads, not processes: v2 `cgroup.threads`, v1 `tasks` (`cgroup.procs` lists leaders only).
-    2. Nested cgroups belong to the container (crun's `container`, systemd or docker inside it), so the walk
-       is recursive. It begins at the container's own cgroup and never above it, follows no symbolic link and
-       never lists the root cgroup.
+    2. Nested cgroups belong to the container (crun's `container`, systemd or docker inside it), so it is
+       listed with all below it. The root cgroup never is, and what a symbolic link leads to is refused.
     3. `/proc/<pid>/cgroup` is the reliable way where a pid is known, but a pid may have been recycled: what
        it says counts only if it names this container. Otherwise the path that the runtime told is used.
-    4. What vanishes while it is read (ENOENT, ENODEV) is gone and no error: a container that ended has no
-       threads. A thread listed as 0 is one outside our pid namespace: it lives, and cannot be named, so the
-       listing is refused with the mend instead of being shortened in silence.
+    4. A container that ended has no threads, and no error.
     5. One hierarchy is enough: a container's threads are below its cgroup in each one that the runtime joins.
     6. A directory that was found is remembered and searched again only once it is empty or gone. So a known
-       container without nested cgroups costs four system calls: open, read, close, stat.
+       container costs what listing its tree again costs: two system calls for each of its cgroups.
     7. Gone is only what was seen: a directory that stood there and stands nowhere now, in a hierarchy that is
        still mounted. Whatever else is amiss is ignorance.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
@@ -31,31 +27,19 @@ from attrs import frozen
 
 from nri_resctrl_plugin.cgroup_mounts import Hierarchy, parse_mountinfo, path_in
 from nri_resctrl_plugin.cgroup_paths import ContainerPlace, parse_cgroups_path
+from nri_resctrl_plugin.cgroup_walk import GONE, OpenFiles, Tree, refused, room_for_files
 from nri_resctrl_plugin.errors import CgroupError, CgroupPathError
-from resctrl.model import Tid
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from nri_resctrl_plugin.model import ContainerCgroup
+    from resctrl import Tid
 
 __all__ = ["CgroupPidSource", "CgroupWitness", "ContainerPlace", "PidSource", "parse_cgroups_path"]
 
-MAX_CGROUPS: Final = 10_000
-"""How many cgroups below one container are walked; more is an attack or a leak, and would stall others."""
-
 MAX_REMEMBERED: Final = 8_192
 """How many directories are remembered, the oldest forgotten first; they are found again when needed."""
-
-_GONE: Final = frozenset({errno.ENOENT, errno.ENODEV})
-_BLOCK: Final = 65536
-_LONGEST_LINE: Final = 12
-"""Bytes of an id in decimal, its sign and its newline, at most."""
-
-_PAGE: Final = os.sysconf("SC_PAGESIZE")
-_NO_SUBDIRECTORIES: Final = 2
-"""Links of a directory without any: its name and its own dot (kernfs: subdirs + 2). Where a file system does
-not count so (btrfs and overlayfs say 1), the entries are looked at."""
 
 
 class PidSource(Protocol):
@@ -84,7 +68,7 @@ class CgroupWitness(Protocol):
 class _Found:
     """Where a cgroup was found."""
 
-    directory: str
+    tree: Tree
     hierarchy: Hierarchy
 
 
@@ -102,6 +86,12 @@ class CgroupPidSource:
         self._proc_root = proc_root
         self._hierarchies: tuple[Hierarchy, ...] = ()
         self._found: dict[tuple[str, str], _Found] = {}
+        self._kept = OpenFiles(room_for_files())
+        self._passing = OpenFiles(0)
+
+    def close(self) -> None:
+        """Close the files that are held open; what is listed later opens them anew."""
+        self._kept.close_all()
 
     def thread_ids(self, container: ContainerCgroup) -> Collection[Tid]:
         """Return the ids of a container's live threads, each once.
@@ -114,11 +104,11 @@ class CgroupPidSource:
             CgroupError: No hierarchy is mounted, or the kernel refuses to list.
         """
         known = self._found.get(_key(container))
-        if known is not None and (tids := _walk(known)):
+        if known is not None and (tids := known.tree.threads()):
             return tids
         empty: _Found | None = None
         for place in self._candidates(container):
-            found = _walk(place)
+            found = place.tree.threads()
             if found:
                 self._remember(container, place)
                 return found
@@ -131,10 +121,10 @@ class CgroupPidSource:
     def is_gone(self, cgroup: ContainerCgroup) -> bool:
         """Tell whether a cgroup was seen and is gone now; one stat for a cgroup that is there."""
         known = self._found.get(_key(cgroup))
-        if known is not None and _stands(known.directory):
+        if known is not None and _stands(known.tree.top):
             return False
         try:
-            there = next((each for each in self._candidates(cgroup) if _stands(each.directory)), None)
+            there = next((each for each in self._candidates(cgroup) if _stands(each.tree.top)), None)
         except CgroupError:
             return False
         if there is not None:
@@ -156,7 +146,11 @@ class CgroupPidSource:
                 tried.add(directory)
                 if os.path.realpath(directory) != directory:
                     raise CgroupPathError(directory, "it leads through a symbolic link, which no cgroup is")
-                yield _Found(directory, hierarchy)
+                yield self._tree(directory, hierarchy)
+
+    def _tree(self, directory: str, hierarchy: Hierarchy) -> _Found:
+        files = self._kept if hierarchy.is_unified else self._passing
+        return _Found(Tree(directory, hierarchy.threads_file, files), hierarchy)
 
     def _guesses(self, container: ContainerCgroup) -> Iterator[tuple[str, Hierarchy]]:
         place = parse_cgroups_path(container.cgroups_path, container.cgroup_parent)
@@ -184,7 +178,7 @@ class CgroupPidSource:
             try:
                 text = path.read_text(encoding="utf-8", errors="surrogateescape")
             except OSError as error:
-                raise _refused(str(path), error) from error
+                raise refused(str(path), error) from error
             root = os.path.realpath(self._cgroup_root)
             found = {hierarchy.mount_point: hierarchy for hierarchy in parse_mountinfo(text, root)}
             self._hierarchies = tuple(sorted(found.values(), key=lambda each: each.preference))
@@ -214,60 +208,10 @@ def _stands(directory: str) -> bool:
     try:
         os.stat(directory)  # noqa: PTH116 - Path costs as much as the call
     except OSError as error:
-        return error.errno not in _GONE
+        return error.errno not in GONE
     return True
 
 
 def _is_mounted(hierarchy: Hierarchy) -> bool:
     """Tell whether a hierarchy's own files are there: an unmounted one leaves an empty directory."""
     return _stands(f"{hierarchy.mount_point}/{hierarchy.threads_file}")
-
-
-def _walk(place: _Found) -> list[Tid] | None:
-    """List the threads of a cgroup and of all below it; None where it is not there."""
-    top, threads_file = place.directory, place.hierarchy.threads_file
-    found: dict[Tid, None] = {}
-    waiting, seen, there = [top], 0, False
-    while waiting:
-        directory = waiting.pop()
-        seen += 1
-        if seen > MAX_CGROUPS:
-            raise CgroupError(f"more than {MAX_CGROUPS} cgroups below {top!r}")
-        path = f"{directory}/{threads_file}"
-        try:
-            found.update((Tid(int(line)), None) for line in _read(path).split())
-            there = True
-            if os.stat(directory).st_nlink != _NO_SUBDIRECTORIES:  # noqa: PTH116 - Path costs as much as the call
-                with os.scandir(directory) as entries:
-                    waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except OSError as error:
-            if error.errno not in _GONE:
-                raise _refused(directory, error) from error
-        except ValueError as error:
-            raise CgroupError(f"{path} lists something that is no thread id") from error
-    if found and min(found) <= 0:
-        raise CgroupError(
-            f"{top!r} holds threads outside our pid namespace (as 0): run in the host's (hostPID: true)"
-        )
-    return list(found) if there else None
-
-
-def _read(path: str) -> bytes:
-    """Return a whole listing, without asking the kernel once more only to hear that this was all.
-
-    The kernel fills one page per read(2) and ends early only where the next line would not fit (seq_file, in
-    fs/seq_file.c), so what leaves room for a line is the end.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        blocks = [os.read(descriptor, _BLOCK)]
-        while len(blocks[-1]) >= _PAGE - _LONGEST_LINE:
-            blocks.append(os.read(descriptor, _BLOCK))
-    finally:
-        os.close(descriptor)
-    return b"".join(blocks)
-
-
-def _refused(path: str, error: OSError) -> CgroupError:
-    name = errno.errorcode.get(error.errno or 0, str(error.errno))
-    return CgroupError(f"cannot list the threads at {path!r}: {name}")

@@ -323,7 +323,9 @@ class Driver(Generic[P]):
         self.closed = True
         self.waiters.close()
         self._wake_resting()
-        if not await self._executor.close(timeout):
+        if await self._executor.close(timeout):
+            self.jobs.close()
+        else:
             self._log.warning("worker_left_behind", seconds=timeout)
 
     @property

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from attrs import evolve, frozen
 
 from nri_resctrl_plugin.budget import create_within
+from nri_resctrl_plugin.cgroups import CgroupPidSource
 from nri_resctrl_plugin.inspection import ended_sandboxes, gone_containers, inspect, meet
 from nri_resctrl_plugin.placement import place
 from nri_resctrl_plugin.pods import DeleteGroup, GroupCreated
@@ -167,6 +168,11 @@ class Jobs(Generic[P]):
             unused=gone,
             failures=(*seen.failures, *([(None, end.error)] if end.error is not None else [])),
         )
+
+    def close(self) -> None:
+        """Let go of what is held open; only after the last job."""
+        if isinstance(self._source, CgroupPidSource):
+            self._source.close()
 
     def ended(self, sandboxes: Iterable[LiveSandbox], unseen: Collection[ContainerCgroup]) -> list[SandboxId]:
         """Return which sandboxes are gone unheard; see `inspection.ended_sandboxes`."""

@@ -17,10 +17,13 @@ from nri_resctrl_plugin import (
     PodResctrlAddOrUpdate,
     PodResctrlEvent,
     PodUid,
+    ResctrlPlugin,
     RetryReport,
 )
-from resctrl.testing import FakeFs
-from tests.plugin_support import bench, container, pod, run
+from nri_resctrl_plugin.cgroups import CgroupPidSource
+from resctrl import Resctrl
+from resctrl.testing import FakeFs, FaultyFs
+from tests.plugin_support import Gate, bench, container, pod, run
 
 
 def add(uid: str, total: int = 0, reconciled: int = 0) -> PodResctrlAddOrUpdate:
@@ -122,6 +125,39 @@ def test_a_kernel_that_hangs_does_not_keep_close_from_returning() -> None:
         assert [log["event"] for log in logs] == ["worker_left_behind"]
         gate.open()
         await it.plugin.close()
+
+    run(main())
+
+
+class ListingSource(CgroupPidSource):
+    """A source of threads that tells when it is closed."""
+
+    closed = 0
+
+    def close(self) -> None:
+        """Count, and close."""
+        self.closed += 1
+        super().close()
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_what_is_held_open_is_closed_after_the_last_job(hangs: bool) -> None:
+    """No job must find its descriptors closed under it, or given to somebody else."""
+
+    async def main() -> None:
+        source, faults, gate = ListingSource(), FaultyFs(FakeFs()), Gate()
+        faults.before("create_dir", gate)
+        plugin = ResctrlPlugin.with_pid_source(None, Resctrl.with_provider(faults), source)
+        await plugin.run_pod_sandbox(pod("a", "s"))
+        await gate.reached()
+        if not hangs:
+            gate.open()
+        with capture_logs():
+            await plugin.close(timeout=0.01 if hangs else 5.0)
+        assert source.closed == (0 if hangs else 1)
+        gate.open()
+        await plugin.close()
+        assert source.closed >= 1
 
     run(main())
 
