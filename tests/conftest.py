@@ -8,6 +8,7 @@ tests of the lane passed as docs/runbooks/lanes.md says: no lane is green for ha
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
@@ -71,6 +72,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "machine(machine): the machine that a scenario is about, if not a full one"
     )
     config.stash[_passed] = Counter()
+    # A shell lets what it begins in the background ignore it (POSIX); what tests start would too.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.pluginmanager.hasplugin("hypothesispytest"):
         _load_hypothesis_profile()
 
