@@ -36,6 +36,9 @@ PURE_MODULES = (
 SEARCHES = "tests/stateful"
 """The state machines, and the sweeps of every mutant and every fault."""
 
+WORKERS = str(2 * (os.cpu_count() or 1))
+"""Processes that run tests side by side: many a test waits, for a child or for a clock."""
+
 
 def _runs(program: str) -> bool:
     """Tell whether an interpreter starts: a version manager's shim can be on PATH and refuse to."""
@@ -117,7 +120,7 @@ def _require_complete_types(session: nox.Session, package: str, report: str) -> 
 def tests(session: nox.Session) -> None:
     """Run what needs no special machine: the oldest Python measures coverage, the newest searches."""
     session.install("-e", ".[nri,metrics]", *_group("test"))
-    pytest = ["pytest", "-n", "auto", "--dist=loadgroup", *session.posargs]
+    pytest = ["pytest", "-n", WORKERS, "--dist=loadgroup", *session.posargs]
     profile: dict[str, str | None] = {}
     if session.python != PYTHONS[-1]:
         pytest.append(f"--ignore={SEARCHES}")
