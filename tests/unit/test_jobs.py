@@ -210,6 +210,23 @@ def test_unused_groups_are_given_back_and_the_rest_is_told() -> None:
     assert it.ours() == {main}
 
 
+def test_a_group_that_the_pod_learnt_of_since_is_looked_at_once() -> None:
+    """It is one group, whoever found it: read and told once, and a main one is never given back."""
+    it = Bench(adopting())
+    main, gold = it.left("", "gold")
+    it.jobs.start_up([A])
+    tid = it.kernel.spawn()
+    it.kernel.write_all(it.kernel.root / "gold" / "tasks", [b"%d\n" % tid])
+    it.resctrl.assign_tasks(gold, [tid])
+    it.pids.set("/c", [tid])
+    it.fs.forget()
+    containers = (InspectedContainer(ContainerId("c"), ContainerCgroup(cgroups_path="/c")),)
+    seen = it.jobs.inspect(Inspect(A, (main, gold), containers))
+    assert (seen.others, seen.unused) == ((gold,), ())
+    assert [it.fs.count("read_text", group / "tasks") for group in (main, gold)] == [1, 1]
+    assert it.ours() == {main, gold}
+
+
 def test_the_budget_holds_for_every_group() -> None:
     """For a pod's first one, and for one below a class."""
     it = Bench(ResctrlPluginConfig(max_groups=1))
