@@ -100,12 +100,6 @@ class FakeWorld(RawGroups):
         self._source.follow(handle.cgroups_path, listing)
         return evolve(handle, pid=heads[0])
 
-    def next_generation(self, container: ContainerHandle) -> None:
-        """List it until nobody of those that live is left."""
-        living = self.threads_of(container)
-        while not living.isdisjoint(self._source.thread_ids(container)):
-            pass
-
     def exec_in(self, container: ContainerHandle) -> Tid:
         """Start a process in a container, by nobody in it."""
         return self._start(None, container.cgroups_path)

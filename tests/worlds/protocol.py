@@ -120,10 +120,6 @@ class World(Protocol):
         """
         ...
 
-    def next_generation(self, container: ContainerHandle) -> None:
-        """Return when each process that lives in a forking container now has been succeeded by another."""
-        ...
-
     def exec_in(self, container: ContainerHandle) -> Tid:
         """Start a process as `kubectl exec` does: its parent is outside, so it is in no group of ours."""
         ...

@@ -29,7 +29,7 @@ from tests.worlds import cgroup_dirs, mounts
 from tests.worlds.counting import Counting, GuestCounting, HardwareCounting
 from tests.worlds.groups import OsFiles, RawGroups
 from tests.worlds.protocol import Capability, ContainerHandle, Machine, WorldMissing
-from tests.worlds.tasks import Tasks, wait_until
+from tests.worlds.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -204,11 +204,6 @@ class RealWorld(RawGroups):
         self._bred[handle.name] = handle
         self._shared.tasks.breed(first, lineages, generation)
         return evolve(handle, pid=first)
-
-    def next_generation(self, container: ContainerHandle) -> None:
-        """Wait for the end of all that live, the first process apart, which forks no more."""
-        living = self.threads_of(container) - {Tid(container.pid)}
-        wait_until(lambda: living.isdisjoint(self.threads_of(container)), "the next generation")
 
     def end_container(self, container: ContainerHandle) -> None:
         """Kill a container's processes and remove its cgroups."""
