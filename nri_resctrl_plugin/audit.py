@@ -15,6 +15,7 @@ Rules:
     4. One bad item never ends an audit, and it raises nothing. Audits do not overlap: a second call joins.
     5. A thread that is astray again although it was put back twice is left there, and its container told as
        PARTIAL: somebody takes it out each time, and an audit that went on would only tell of it ever again.
+       A main group that is lost again although it was made again twice leaves its pod Failed, as a failure.
     6. Where something was mended, or could not be told, it is looked at again after a moment, and once more
        after a longer one when that look finds all well: a fork that was under way while its parent was moved
        brings a child that is outside, and how long a fork takes depends on who else wants the processor. So
@@ -36,9 +37,9 @@ from nri_resctrl_plugin.events import Exists
 from nri_resctrl_plugin.jobs import Deletion
 from nri_resctrl_plugin.joining import Joined
 from nri_resctrl_plugin.model import ContainerId, ContainerState, PodUid
-from nri_resctrl_plugin.pods import ContainerStopped, Finding, PodAudited, PodRemoved
+from nri_resctrl_plugin.pods import LOST_AGAIN, ContainerStopped, Finding, PodAudited, PodRemoved
 from nri_resctrl_plugin.reports import AuditReport, RetryFailure, RetrySubject
-from resctrl import FsProvider, Tid
+from resctrl import FsProvider, GroupNotFoundError, Operation, Tid
 
 if TYPE_CHECKING:
     from nri_resctrl_plugin.driver import Driver
@@ -57,7 +58,8 @@ _LOOKS: Final = 10
 """How often a pod is inspected at most in one audit."""
 
 _TIMES: Final = 2
-"""How often the same thread is put back in one audit: who takes it out again each time outlasts any audit."""
+"""How often the same thread is put back, or group made again, in one audit: who undoes it each time outlasts
+any audit."""
 
 _QUIET_LOOKS: Final = 2
 """How many looks in a row must find all well once one has not."""
@@ -79,6 +81,7 @@ class _Tally:
     threads_astray: Counter[Tid] = field(factory=Counter)
     containers_reconciled: set[ContainerId] = field(factory=set)
     containers_dropped: set[ContainerId] = field(factory=set)
+    groups_lost: Counter[Path] = field(factory=Counter)
     groups_recreated: set[Path] = field(factory=set)
     pods_dropped: int = 0
     groups_deleted: int = 0
@@ -106,9 +109,15 @@ class _Tally:
             else:
                 self.fail(RetrySubject.CONTAINER, failed, error)
 
+    def given_up(self) -> frozenset[Tid | Path]:
+        """Return what was mended so often that it is left alone when it is found once more."""
+        found: list[tuple[Tid | Path, int]] = [*self.threads_astray.items(), *self.groups_lost.items()]
+        return frozenset(each for each, times in found if times >= _TIMES)
+
     def report(self, table: PodTable) -> AuditReport:
         """Return the report; what was mended and is not so any more by now is not told as mended."""
         reconciled = [table.container_state(each) for each in self.containers_reconciled]
+        groups = {group for told in table.snapshot().values() for group in told.groups}
         return AuditReport(
             pods=len(self.pods),
             containers=len(self.containers),
@@ -116,7 +125,7 @@ class _Tally:
             threads_astray=len(self.threads_astray),
             containers_reconciled=reconciled.count(ContainerState.RECONCILED),
             containers_dropped=len(self.containers_dropped),
-            groups_recreated=len(self.groups_recreated),
+            groups_recreated=len(self.groups_recreated & groups),
             pods_dropped=self.pods_dropped,
             groups_deleted=self.groups_deleted,
             failures=tuple(self.failures.values()),
@@ -212,7 +221,7 @@ class Audits(Generic[P]):
         group = table.group_state(pod_uid)
         if driver.closed or not isinstance(group, Exists):
             return 0
-        driver.jobs.given_up = frozenset(tid for tid, n in tally.threads_astray.items() if n >= _TIMES)
+        driver.jobs.given_up = tally.given_up()
         answer = driver.waiters.inspection(pod_uid)
         driver.take(PodAudited(pod_uid))
         seen = await answer
@@ -220,7 +229,12 @@ class Audits(Generic[P]):
             return 0  # the plugin is closed
         tally.see(pod_uid, seen)
         if seen.lost:
+            tally.groups_lost[group.path] += 1
             await self._see_it_made(pod_uid, tally)
+        if seen.given_up:
+            hint = "find out who removes it, then try again"
+            gone = GroupNotFoundError(Operation.CREATE_GROUP, group.path, detail=LOST_AGAIN, hint=hint)
+            tally.fail(RetrySubject.GROUP, pod_uid, gone)
         tried = await self._see_them_mended(seen, partial, tally)
         there = table.group_state(pod_uid)
         if isinstance(there, Exists):

@@ -272,7 +272,7 @@ class Driver(Generic[P]):
     def _inspected(self, pod_uid: PodUid, outcome: Outcome[Inspection]) -> None:
         match outcome:
             case Success(seen):
-                fact = PodInspected(pod_uid, seen.findings, seen.lost, seen.others)
+                fact = PodInspected(pod_uid, seen.findings, seen.lost, seen.others, seen.given_up)
             case Failure(error):
                 seen = Inspection(failures=((None, error),))
                 fact = PodInspected(pod_uid, ())

@@ -54,6 +54,7 @@ class Inspection:
     Attributes:
         findings: What was found of each container.
         lost: The main group is not there any more.
+        given_up: It is lost, and need not be made once more.
         others: The further groups that are there.
         unused: Further groups that hold no thread though all containers were found complete: nobody's.
         astray: The threads that were astray.
@@ -63,6 +64,7 @@ class Inspection:
 
     findings: tuple[tuple[ContainerId, Finding], ...] = ()
     lost: bool = False
+    given_up: bool = False
     others: tuple[Path, ...] = ()
     unused: tuple[Path, ...] = ()
     astray: frozenset[Tid] = frozenset()
@@ -71,7 +73,7 @@ class Inspection:
 
 
 def inspect(
-    resctrl: Resctrl[P], source: PidSource, asked: Inspect, given_up: frozenset[Tid] = frozenset()
+    resctrl: Resctrl[P], source: PidSource, asked: Inspect, given_up: frozenset[Tid | Path] = frozenset()
 ) -> Inspection:
     """Look at a pod's groups and at the threads of its containers; raises nothing.
 
@@ -79,7 +81,8 @@ def inspect(
         resctrl: Where the groups are.
         source: Lists threads; says which cgroups are gone if it is a `CgroupWitness` too.
         asked: The groups, the main one first, and the containers.
-        given_up: Threads whose container is ASTRAY_AGAIN if they are astray.
+        given_up: Threads whose container is ASTRAY_AGAIN if they are astray, and groups that are given up if
+            they are lost.
     """
     look = _Look(resctrl, source, asked.groups, given_up)
     listed = {each: look.threads_of(each) for each in asked.containers}
@@ -98,6 +101,7 @@ def inspect(
     return Inspection(
         findings=tuple(look.findings.items()),
         lost=main not in groups,
+        given_up=main not in groups and main in given_up,
         others=tuple(group for group in others if group in groups),
         unused=tuple(group for group in others if all_well and groups.get(group) == frozenset()),
         astray=frozenset(look.astray),
@@ -167,7 +171,7 @@ class _Look(Generic[P]):
     resctrl: Resctrl[P]
     source: PidSource
     groups: tuple[Path, ...]
-    given_up: frozenset[Tid]
+    given_up: frozenset[Tid | Path]
     inside: frozenset[Tid] = frozenset()
     findings: dict[ContainerId, Finding] = field(factory=dict)
     astray: set[Tid] = field(factory=set)

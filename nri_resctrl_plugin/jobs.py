@@ -68,11 +68,12 @@ class Jobs(Generic[P]):
         pid_source: Lists the threads of a container.
 
     Attributes:
-        given_up: Threads that an inspection need not see put back once more: a word of the audit under way.
+        given_up: Threads that need not be put back once more, and groups that need not be made again: a word
+            of the audit under way to its inspections.
     """
 
     def __init__(self, config: ResctrlPluginConfig, resctrl: Resctrl[P], pid_source: PidSource) -> None:
-        self.given_up: frozenset[Tid] = frozenset()
+        self.given_up: frozenset[Tid | Path] = frozenset()
         self._config = config
         self._resctrl = resctrl
         self._source = pid_source

@@ -100,6 +100,9 @@ __all__ = [
 LOST: Final = "the group was removed by somebody else"
 """Why a pod is Failed whose main group an inspection did not find any more."""
 
+LOST_AGAIN: Final = "the group is removed by somebody else each time it is made"
+"""Why a pod stays Failed whose main group an audit does not make once more."""
+
 _FOUND: Final = MappingProxyType(
     {
         Finding.COMPLETE: ContainerTrigger.FOUND_COMPLETE,
@@ -246,13 +249,14 @@ class PodTable(Questions):
         news = pod.found(None if fact.lost else main, left)
         findings = [(each, _FOUND[finding]) for each, finding in fact.findings if finding in _FOUND]
         if fact.lost:
-            pod.reason = LOST
-            findings += [(each.told.container_id, ContainerTrigger.FOUND_ASTRAY) for each in pod.containers()]
+            pod.reason = LOST_AGAIN if fact.given_up else LOST
+            fallen = ContainerTrigger.FOUND_ASTRAY_AGAIN if fact.given_up else ContainerTrigger.FOUND_ASTRAY
+            findings += [(each.told.container_id, fallen) for each in pod.containers()]
         for container_id, trigger in findings:
             if self.container_pod(container_id) == pod.pod_uid:
                 state.container(trigger, container_id)
         if fact.lost:
-            return [GroupTrigger.LOST]
+            return [GroupTrigger.LOST_AGAIN if fact.given_up else GroupTrigger.LOST]
         return [GroupTrigger.MOVED] if news else []
 
     def _sandbox_phase(self, told: Container) -> SandboxPhase:

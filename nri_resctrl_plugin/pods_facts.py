@@ -284,12 +284,14 @@ class PodInspected:
         findings: What was found of each container; one that is left out is UNKNOWN.
         lost: The main group is not there any more.
         others: The further groups that are there, also such as were not known; None: those that were.
+        given_up: It is not to be made again, if it is lost: it was, as often as one audit does that.
     """
 
     pod_uid: PodUid
     findings: tuple[tuple[ContainerId, Finding], ...]
     lost: bool = False
     others: tuple[Path, ...] | None = None
+    given_up: bool = False
 
 
 Completion: TypeAlias = (

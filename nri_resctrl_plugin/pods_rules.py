@@ -118,6 +118,8 @@ _GROUP_RULES = (
     GroupRule(_G.EXISTS, _GT.MOVED, _G.EXISTS, (_GE.ANNOUNCE,)),
     # A group that somebody removed is made again at once: nobody refused it.
     GroupRule(_G.EXISTS, _GT.LOST, _G.RETRYING, (_GE.ANNOUNCE, _GE.CREATE)),
+    # But not for ever: somebody who removes it each time outlasts any audit.
+    GroupRule(_G.EXISTS, _GT.LOST_AGAIN, _G.FAILED, (_GE.ANNOUNCE,)),
     # A refused group waits for a retry, and so do its containers. A failed retry is not told.
     GroupRule(_G.FAILED, _GT.WORK, _G.FAILED, (_GE.GIVE_UP,)),
     GroupRule(_G.FAILED, _GT.RETRIED, _G.RETRYING, (_GE.CREATE,)),

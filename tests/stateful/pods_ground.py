@@ -179,7 +179,7 @@ class Ground:
             findings.append((container_id, finding))
         left = tuple(path for path in others if path in real)
         told = left if variant % 2 or len(left) < len(others) else None
-        return PodInspected(work.pod_uid, tuple(findings), main not in real, told)
+        return PodInspected(work.pod_uid, tuple(findings), main not in real, told, variant % 5 > 2)
 
     def take_word(self, fact: Completion, known: list[Path]) -> None:
         """Become what a completion tells: a shell does not lie, even where chance made it up.

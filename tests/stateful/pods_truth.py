@@ -333,12 +333,17 @@ class PodsTruth:
                 case _:
                     pass
         if fact.lost and ours:
-            self.outcome[fact.pod_uid] = False
-            self.create_due.add(fact.pod_uid)
-            self._points.add(fact.pod_uid)
-            for box in self._boxes_of(fact.pod_uid):
-                if box.counted and not box.monitored and not box.attempt:
-                    self._go_astray(box)
+            self._lose(fact.pod_uid, given_up=fact.given_up)
+
+    def _lose(self, pod_uid: PodUid, *, given_up: bool) -> None:
+        """The main group is gone: it is made again, or the pod and its containers wait for a retry."""
+        self.outcome[pod_uid] = False
+        self._points.add(pod_uid)
+        if not given_up:
+            self.create_due.add(pod_uid)
+        for box in self._boxes_of(pod_uid):
+            if box.counted and not box.monitored and not box.attempt:
+                box.complete, box.attempt = False, None if given_up else Attempt(first=False)
 
     def _go_astray(self, box: Box) -> None:
         if box.complete:

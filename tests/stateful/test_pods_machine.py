@@ -91,7 +91,7 @@ _completions = st.one_of(
     st.builds(GroupDeleted, _pods),
     st.builds(GroupKept, _pods),
     st.builds(TasksReconciled, _pods, _containers, st.booleans(), st.none() | _groups, st.frozensets(_paths)),
-    st.builds(PodInspected, _pods, _findings, st.booleans(), st.none() | _groups),
+    st.builds(PodInspected, _pods, _findings, st.booleans(), st.none() | _groups, st.booleans()),
 )
 
 

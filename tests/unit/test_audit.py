@@ -26,7 +26,7 @@ from nri_resctrl_plugin import (
     pods_questions,
 )
 from nri_resctrl_plugin.model import ContainerCgroup
-from resctrl import CapacityError, ResctrlIOError
+from resctrl import CapacityError, GroupNotFoundError, ResctrlIOError
 from tests.plugin_support import Bench, ManualExecutor, bench, cgroup_of, container, pod, run
 from tests.real_cgroups import index_of, own_cgroup, traced
 
@@ -814,6 +814,44 @@ def test_a_thread_that_is_taken_out_again_each_time_is_left_there() -> None:
         unsubscribe()
         report = await it.plugin.audit_once()  # begins anew
         assert (report.threads_astray, report.containers_reconciled, it.record.events[5:]) == (1, 1, told[1:])
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_a_group_that_is_removed_again_each_time_is_left_removed() -> None:
+    """It is made again twice; then its pod is Failed, told so and why, until a retry; others are as ever."""
+
+    async def main() -> None:
+        it = bench()
+        await node(it, pods=2, containers=2)
+        path = it.path("p1")
+        states = [(Failed(), 0), *((Exists(path), n) for n in (0, 1, 2))]
+        told = [PodResctrlAddOrUpdate(PodUid("p1"), group, 2, n) for group, n in states]
+
+        def remove_again(event: PodResctrlEvent) -> None:
+            if event == told[-1]:
+                it.kernel.remove_dir(path)
+
+        unsubscribe = it.plugin.subscribe(remove_again)  # is told at once that all is well
+        report = await it.plugin.audit_once()
+        assert it.record.events == [*told, *told, told[0]]
+        assert it.fs.count("create_dir", path) == 2
+        assert (report.groups_recreated, report.containers_reconciled) == (0, 0)
+        assert (report.pods, report.containers, report.containers_astray) == (2, 4, 2)
+        [failure] = report.failures
+        assert (failure.subject, failure.id) == (RetrySubject.GROUP, "p1")
+        assert isinstance(failure.error, GroupNotFoundError)
+        state = it.plugin.snapshot()[PodUid("p1")].group_state
+        assert isinstance(state, Failed)
+        assert "removed by somebody else each time" in state.reason
+        assert state.reason in str(failure.error)
+        unsubscribe()
+        assert await it.plugin.audit_once() == AuditReport(pods=1, containers=2)
+        retried = await it.plugin.retry_all_once()
+        assert (retried.groups_created, retried.containers_reconciled) == (1, 2)
+        it.kernel.remove_dir(path)
+        assert (await it.plugin.audit_once()).groups_recreated == 1  # begins anew
         await it.plugin.close()
 
     run(main())

@@ -42,7 +42,7 @@ class Pod:
         self.pids.follow(f"/{name}", lambda: list(self.threads[name]))
         return tids
 
-    def inspect(self, *groups: Path, given_up: frozenset[Tid] = frozenset()) -> Inspection:
+    def inspect(self, *groups: Path, given_up: frozenset[Tid | Path] = frozenset()) -> Inspection:
         """Inspect all containers and begin a new record."""
         containers = tuple(InspectedContainer(ContainerId(name), _cgroup(name)) for name in self.threads)
         self.fs.forget()
@@ -268,6 +268,16 @@ def test_a_main_group_that_is_not_there_is_lost(it: Pod, inside: int, removed: b
     seen = it.inspect(it.main, it.gold)
     assert (seen.lost, seen.others) == (True, (it.gold,))
     assert found(seen) == {"c1": Finding.ASTRAY if inside else Finding.UNKNOWN}
+
+
+def test_only_a_main_group_that_is_lost_is_given_up(it: Pod) -> None:
+    """Not one that is there, and not one that was not lost so often."""
+    it.container("c1", inside=1)
+    given_up = frozenset({it.main})
+    assert not it.inspect(it.main, it.gold, given_up=given_up).given_up
+    it.kernel.remove_dir(it.main)
+    assert it.inspect(it.main, it.gold, given_up=given_up).given_up
+    assert not it.inspect(it.main, it.gold, given_up=frozenset({it.gold})).given_up
 
 
 def test_a_further_group_that_is_not_there_is_told(it: Pod) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from nri_resctrl_plugin.events import (
     Exists,
@@ -253,6 +254,29 @@ def test_lost_and_refused() -> None:
     assert table.partial_containers() == (X,)
     assert not table.attempt_pending(X)
     assert table.apply(PodStopped(A1.sandbox_id)) == [Emit(PodResctrlRemoved(A))]
+
+
+def test_lost_again() -> None:
+    """A lost group that is given up is told Failed, once, and waits for a retry with all containers."""
+    table = running(*ended(X), *ended(Y, complete=False), PodAudited(A))
+    given_up = evolve(found(Finding.COMPLETE, Finding.ASTRAY, lost=True), given_up=True)
+    assert table.apply(given_up) == [Emit(failed(2))]
+    state = table.group_state(A)
+    assert isinstance(state, Failed)
+    assert state.reason == "the group is removed by somebody else each time it is made"
+    assert (table.failed_pods(), table.partial_containers()) == ((A,), (X, Y))
+    assert table.idle
+    assert not any(map(table.attempt_pending, (X, Y)))
+    assert table.apply(GroupRetried(A)) == [CreateGroup(A)]
+    assert table.apply(GroupCreated(A, PATH)) == [Emit(exists(2, 0))]
+    assert table.apply(ContainerRetried(X)) == [reconcile()]
+
+
+def test_what_is_not_lost_is_not_given_up() -> None:
+    """A word about a group that is there changes nothing."""
+    table = running(*ended(), PodAudited(A))
+    assert table.apply(evolve(found(Finding.COMPLETE), given_up=True)) == []
+    assert table.group_state(A) == Exists(PATH)
 
 
 def test_lost_with_another_left() -> None:
