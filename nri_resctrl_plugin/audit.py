@@ -11,7 +11,8 @@ Rules:
     2. A pod that is busy is waited for: what it is busy with may leave others of its containers unseen.
     3. A cgroup is looked at once, when the audit first meets it, so that it can be missed later; after that,
        those of containers are looked at only where their sandbox's is gone. Of a pod that ends before its
-       first audit they were met by the job that made its group.
+       first audit they were met by the job that made its group, of a sandbox that joined it later by the
+       attempts of its containers.
     4. One bad item never ends an audit, and it raises nothing. Audits do not overlap: a second call joins.
     5. A thread that is astray again although it was put back twice is left there, and its container told as
        PARTIAL: somebody takes it out each time, and an audit that went on would only tell of it ever again.

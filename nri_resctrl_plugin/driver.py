@@ -217,8 +217,12 @@ class Driver(Generic[P]):
             case DeleteGroup():
                 submit(uid, lambda: jobs.delete(work), lambda end: self._deleted(uid, end), urgent=urgent)
             case Reconcile():
+                its = self.table.sandbox_of(work.container_id)
                 submit(
-                    uid, lambda: jobs.reconcile(work), lambda end: self._reconciled(work, end), urgent=urgent
+                    uid,
+                    lambda: jobs.reconcile(work, its),
+                    lambda end: self._reconciled(work, end),
+                    urgent=urgent,
                 )
             case Inspect():
                 submit(uid, lambda: jobs.inspect(work), lambda end: self._inspected(uid, end), urgent=urgent)

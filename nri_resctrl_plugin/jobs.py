@@ -128,8 +128,12 @@ class Jobs(Generic[P]):
         removed = 1 + len(asked.others) - len(failures)
         return Deletion(removed, tuple(failures), next(iter(failures.values()), None))
 
-    def reconcile(self, asked: Reconcile) -> Placed:
+    def reconcile(self, asked: Reconcile, sandbox: LiveSandbox | None = None) -> Placed:
         """Put a container's threads into groups of its pod; see `placement.place`.
+
+        Args:
+            asked: What is wanted.
+            sandbox: The container's, met now: one that joined a living pod was met by no creation.
 
         Raises:
             CgroupError: Its threads cannot be listed.
@@ -140,6 +144,8 @@ class Jobs(Generic[P]):
                 self._resctrl, asked.pod_uid, control_group, max_groups=self._config.max_groups
             )
 
+        if sandbox is not None:
+            meet(self._source, [evolve(sandbox, containers=())])  # an attempt's listing meets each of these
         return place(
             self._resctrl,
             asked,

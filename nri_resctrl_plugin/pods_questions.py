@@ -109,6 +109,12 @@ class Questions:
         pod = self._state.pods.get(pod_uid)
         return () if pod is None else tuple(map(_live, pod.sandboxes.values()))
 
+    def sandbox_of(self, container_id: ContainerId) -> LiveSandbox | None:
+        """The sandbox of a container that has a pod."""
+        if self.container_pod(container_id) is None:
+            return None
+        return _live(self._state.containers[container_id].sandbox)
+
     def unwatched(self, pod_uid: PodUid) -> dict[ContainerId, ContainerCgroup]:
         """Those of its containers that count and that no inspection looks at, and where their threads are."""
         pod = self._state.pods.get(pod_uid)

@@ -221,6 +221,24 @@ async def test_pods_that_ended_unheard_before_the_first_audit(world: World) -> N
         assert scene.groups() == set()
 
 
+async def test_a_sandbox_that_joined_and_ended_unheard(world: World) -> None:
+    """It was seen when its container was put in: the pod lives on in its older one, and goes with that."""
+    async with Scene(world) as scene:
+        pause, handle, second_pause, second = (world.new_container() for _ in range(4))
+        pod = scene.pod("joined", pause=pause)
+        await scene.synchronize([pod], [scene.container(pod, handle)])
+        await scene.start(scene.pod("joined", pause=second_pause).another_sandbox("second"), second)
+        for each in (second_pause, second):
+            world.end_container(each)
+        told = len(scene.told)
+        assert (await scene.plugin.audit_once()).pods_dropped == 0
+        assert scene.told_since(told) == [pod.there(1, 1)]
+        for each in (pause, handle):
+            world.end_container(each)
+        assert (await scene.plugin.audit_once()).pods_dropped == 1
+        assert scene.groups() == set()
+
+
 async def test_a_pod_of_which_something_lives_stays(world: World) -> None:
     """A sandbox that is gone with a container that is not (or the other way round) is no pod that ended."""
     async with Scene(world) as scene:

@@ -688,6 +688,41 @@ def test_one_sandbox_of_two_that_ended_leaves_the_pod() -> None:
     run(main())
 
 
+def test_a_sandbox_that_joined_and_ended_between_two_audits_is_missed() -> None:
+    """Its first container's attempt met it: no audit need have been before, the pod lives on without it."""
+
+    async def main() -> None:
+        it = bench()
+        await it.start("old", "s-a", "a", threads=1)
+        await it.start("new", "s2", "a", threads=1)
+        for path in (pod("a", "s2").cgroups_path, cgroup_of("new")):
+            it.pids.remove(path)
+        it.record.events.clear()
+        await it.plugin.audit_once()
+        assert it.record.events == [PodResctrlAddOrUpdate(PodUid("a"), Exists(it.path("a")), 1, 1)]
+        assert [each.sandbox_id for each in it.plugin._driver.table.sandboxes()] == ["s-a"]
+        for path in (sandbox_cgroup("a"), cgroup_of("old")):
+            it.pids.remove(path)
+        assert (await it.plugin.audit_once()).pods_dropped == 1
+        await it.plugin.close()
+
+    run(main())
+
+
+def test_an_attempt_meets_no_sandbox_but_its_containers_own() -> None:
+    """So what it costs does not grow with the pod."""
+
+    async def main() -> None:
+        it = bench()
+        await it.start("old", "s-a", "a", threads=1)
+        it.pids.looks.clear()
+        await it.start("new", "s2", "a", threads=1)
+        assert it.pids.looks == {pod("a", "s2").cgroups_path: 1}
+        await it.plugin.close()
+
+    run(main())
+
+
 def test_what_is_mended_counts_once_however_often_it_is_looked_at() -> None:
     """The second look finds it in order: one container, one thread, one event down and one up."""
 
