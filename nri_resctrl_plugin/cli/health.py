@@ -14,6 +14,7 @@ import contextlib
 from typing import TYPE_CHECKING, Final, Protocol
 
 from nri_resctrl_plugin.cli.exits import Exit, Stop
+from nri_resctrl_plugin.events import Failed
 from resctrl import FsProvider, ResctrlError
 
 if TYPE_CHECKING:
@@ -139,9 +140,15 @@ class _Watch:
         return asyncio.run_coroutine_threadsafe(snapshot(), self._loop).result(_LOOP_LIMIT)
 
     def of_plugin(self) -> list[str]:
-        """Tell whether events come."""
-        obstacle = self._link.obstacle
-        return [] if obstacle is None else [obstacle]
+        """Tell whether events come, and whether a group that is wanted now is forbidden.
+
+        That a directory may be made shows only when one is (CAP_DAC_OVERRIDE, security modules). What was
+        forbidden to a pod that is gone says nothing: nobody tries again for it.
+        """
+        pods = self._plugin.snapshot().values()
+        wanted = any(isinstance(pod.group_state, Failed) for pod in pods)
+        obstacles = (self._link.obstacle, self._instruments.forbidden if wanted else None)
+        return [obstacle for obstacle in obstacles if obstacle is not None]
 
     def of_machine(self) -> list[str]:
         """Tell whether groups can be made."""
@@ -156,6 +163,4 @@ class _Watch:
             return [f"{root}/tasks cannot be written"]
         if not support.monitoring:
             return ["this machine cannot monitor"]
-        # That a directory may be made shows only when one is: CAP_DAC_OVERRIDE, security modules.
-        forbidden = self._instruments.forbidden
-        return [] if forbidden is None else [forbidden]
+        return []

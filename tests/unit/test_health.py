@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import math
 import urllib.error
@@ -15,8 +14,9 @@ import pytest
 
 from nri_resctrl_plugin import ResctrlPlugin
 from nri_resctrl_plugin.cli.health import Health
-from resctrl import FsProvider, Resctrl, ResctrlError
+from resctrl import FsProvider, Resctrl
 from resctrl.testing import FakeFs, FaultyFs, Privilege
+from tests.plugin_support import pod
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,13 +29,16 @@ class Link:
         self.obstacle = obstacle
 
 
-def readiness(fs: FsProvider, link: Link | None = None, pods: Sequence[str] = ()) -> tuple[int, str]:
+def readiness(
+    fs: FsProvider, link: Link | None = None, pods: Sequence[str] = (), gone: Sequence[str] = ()
+) -> tuple[int, str]:
     """Return what the program over this machine answers at /readyz, served as the program serves it.
 
     Args:
         fs: The machine.
         link: The connection to the runtime.
         pods: For these the plugin has tried to make a group before it is asked.
+        gone: Those of them that are gone by then.
     """
 
     def ask(port: int) -> tuple[int, str]:
@@ -48,12 +51,15 @@ def readiness(fs: FsProvider, link: Link | None = None, pods: Sequence[str] = ()
     async def body() -> tuple[int, str]:
         health = Health("127.0.0.1:0")
         resctrl = health.counted(Resctrl.with_provider(fs))
-        for uid in pods:
-            with contextlib.suppress(ResctrlError):
-                resctrl.create_group(uid)
         plugin = ResctrlPlugin.with_resctrl(None, resctrl)
         async with plugin, health.served(plugin, link or Link()) as server:
             assert server is not None
+            for uid in pods:
+                await plugin.run_pod_sandbox(pod(uid, f"s-{uid}"))
+            await plugin.settled()
+            for uid in gone:
+                await plugin.remove_pod_sandbox(pod(uid, f"s-{uid}"))
+            await plugin.settled()
             return await asyncio.to_thread(ask, server.port)
 
     return asyncio.run(body())
@@ -94,6 +100,13 @@ def test_a_refusal_that_only_an_attempt_shows() -> None:
     assert status == 503
     assert "cannot create group" in text
     assert "EACCES" in text
+
+
+def test_a_refusal_of_which_nobody_is_left() -> None:
+    """Nobody would try again, so it would be told for ever, also when it is mended."""
+    kernel = FakeFs(privilege=Privilege.NO_DAC_OVERRIDE)
+    assert readiness(kernel, pods=["a", "b"], gone=["b"])[0] == 503
+    assert readiness(kernel, pods=["a"], gone=["a"]) == (200, "ok\n")
 
 
 def test_a_refusal_that_is_over() -> None:
