@@ -861,8 +861,8 @@ def test_a_group_that_is_removed_again_each_time_is_left_removed() -> None:
         it = bench()
         await node(it, pods=2, containers=2)
         path = it.path("p1")
-        states = [(Failed(), 0), *((Exists(path), n) for n in (0, 1, 2))]
-        told = [PodResctrlAddOrUpdate(PodUid("p1"), group, 2, n) for group, n in states]
+        there = [PodResctrlAddOrUpdate(PodUid("p1"), Exists(path), 2, n) for n in range(3)]
+        told = [PodResctrlAddOrUpdate(PodUid("p1"), Failed(), 2, 0), *there]
 
         def remove_again(event: PodResctrlEvent) -> None:
             if event == told[-1]:
