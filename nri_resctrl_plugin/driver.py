@@ -1,13 +1,11 @@
 """Drives the pod table: facts in, its actions run on the worker, completions back in, waiters answered.
 
-Owns: the table, the startup, what is in flight, who waits for it. Must not know: NRI, and why a fact came.
+Owns: the table, what is in flight, who waits for it. Must not know: NRI, and why a fact came.
 
 Rules:
     1. `take` is synchronous: when it returns, the table knows the fact and the audience was told. What takes
        time goes to the executor and comes back as a completion fact, on the event loop.
-    2. Startup runs once, before any other work: the mount is ensured; and if the first fact of all that needs
-       work is a Synchronize, stale groups are swept, or adopted. Work that comes meanwhile is held. A group
-       that was made before any Synchronize must not be swept, so then there is no sweep at all.
+    2. All work passes the gate, which holds it until the startup is done.
     3. Work for a pod with a starting container is urgent, from the START until its attempt has ended.
     4. A hard failure is logged here, unless somebody waits who raises or reports it.
 """
@@ -15,11 +13,11 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, assert_never
 
 import structlog
 
+from nri_resctrl_plugin.gate import Gate
 from nri_resctrl_plugin.inspection import Inspection
 from nri_resctrl_plugin.jobs import Deletion, Jobs
 from nri_resctrl_plugin.pods import (
@@ -37,13 +35,13 @@ from nri_resctrl_plugin.pods import (
     Synchronized,
     TasksReconciled,
 )
-from nri_resctrl_plugin.startup import Resting, StartupResult, log_startup
+from nri_resctrl_plugin.startup import Resting
 from nri_resctrl_plugin.waiting import Waiters
 from nri_resctrl_plugin.worker import Failure, Success
 from resctrl import EmptyPidSetError, FsProvider, NotMountedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from structlog.typing import FilteringBoundLogger
 
@@ -62,14 +60,7 @@ __all__ = ["Driver"]
 P = TypeVar("P", bound=FsProvider)
 T = TypeVar("T")
 
-_STARTUP_KEY: Final = ""  # no pod's uid is empty
-_LOOK_KEY: Final = "/"  # nor is one a look
-
-
-class _Startup(Enum):
-    NOT_BEGUN = auto()
-    RUNNING = auto()
-    DONE = auto()
+_LOOK_KEY: Final = "/"  # no pod's uid is that
 
 
 class Driver(Generic[P]):
@@ -99,11 +90,8 @@ class Driver(Generic[P]):
         self.jobs: Jobs[P] = Jobs(config, resctrl, pid_source)
         self._executor = executor
         self._hub = hub
-        self._startup = _Startup.NOT_BEGUN
-        self._swept_or_skipped = False
-        self._mount_error: Exception | None = None
+        self._gate: Gate[P] = Gate(executor, self._opened)
         self.resting: Resting = Resting()
-        self._held: list[Work] = []
         self._starting: dict[ContainerId, PodUid] = {}
         self._at_rest: list[asyncio.Future[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -123,7 +111,7 @@ class Driver(Generic[P]):
         self._bind()
         self.resting.hear(fact)
         if isinstance(fact, Synchronized):
-            self._begin_with_sweep([pod.pod_uid for pod in (*fact.pods, *fact.resting)])
+            self._gate.synchronized([pod.pod_uid for pod in (*fact.pods, *fact.resting)], self.jobs)
         actions = self.table.apply(fact)
         self._carry_out(actions)
 
@@ -158,7 +146,8 @@ class Driver(Generic[P]):
                 case Emit(event):
                     self._hub.emit(event)
                 case CreateGroup() | DeleteGroup() | Reconcile() | Inspect():
-                    self._enqueue(action)
+                    if self._gate.lets_through(action, self.jobs):
+                        self._submit(action)
                 case _:
                     assert_never(action)
         self._answer()
@@ -171,40 +160,12 @@ class Driver(Generic[P]):
         self._pid_source = pid_source if pid_source is not None else self._pid_source
         self.jobs = Jobs(config, resctrl, self._pid_source)
 
-    # --- startup ---
+    # --- work out, completions in ---
 
-    def _begin_with_sweep(self, listed: Collection[PodUid]) -> None:
-        """At the first Synchronize: start up, with sweep and adoption unless work was done before it."""
-        if self._startup is _Startup.NOT_BEGUN:
-            self._begin(listed)
-        elif not self._swept_or_skipped:
-            self._log.info("startup_cleanup_skipped", reason="groups were made before the first Synchronize")
-        self._swept_or_skipped = True
-
-    def _begin(self, listed: Collection[PodUid] | None) -> None:
-        self._startup = _Startup.RUNNING
-        jobs = self.jobs
-        self._executor.submit(_STARTUP_KEY, lambda: jobs.start_up(listed), self._started_up, urgent=True)
-
-    def _started_up(self, outcome: Outcome[StartupResult]) -> None:
-        result = outcome.value if isinstance(outcome, Success) else StartupResult(outcome.error)
-        log_startup(self._log, result)
-        self._mount_error = result.mount_error
-        self._startup = _Startup.DONE
-        held, self._held = self._held, []
+    def _opened(self, held: list[Work]) -> None:
         for work in held:
             self._submit(work)
         self._answer()
-
-    # --- work out, completions in ---
-
-    def _enqueue(self, work: Work) -> None:
-        if self._startup is _Startup.NOT_BEGUN:
-            self._begin(None)
-        if self._startup is _Startup.DONE:
-            self._submit(work)
-        else:
-            self._held.append(work)
 
     def _submit(self, work: Work) -> None:
         uid, jobs = work.pod_uid, self.jobs
@@ -232,11 +193,11 @@ class Driver(Generic[P]):
     def _created(self, pod_uid: PodUid, outcome: Outcome[GroupCreated]) -> None:
         match outcome:
             case Success(created):
-                self._mount_error = None
+                self._gate.mount_error = None
                 self.take(created)
             case Failure(error):
-                if isinstance(error, NotMountedError) and self._mount_error is not None:
-                    error = self._mount_error  # says why it is not mounted
+                if isinstance(error, NotMountedError) and self._gate.mount_error is not None:
+                    error = self._gate.mount_error  # says why it is not mounted
                 collected = self.waiters.creation_failed(pod_uid, error)
                 self.take(GroupRefused(pod_uid, str(error)))  # before the log, which may fail
                 if not collected:
@@ -335,11 +296,11 @@ class Driver(Generic[P]):
     @property
     def untouched(self) -> bool:
         """Whether no work was begun, so that the settings may still change."""
-        return self._startup is _Startup.NOT_BEGUN and not self.closed
+        return self._gate.untouched and not self.closed
 
     @property
     def _idle(self) -> bool:
-        return self.table.idle and self._startup is not _Startup.RUNNING
+        return self.table.idle and not self._gate.opening
 
     def _answer(self) -> None:
         """Answer everybody whose waiting has ended with the present fact."""

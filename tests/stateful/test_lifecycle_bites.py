@@ -15,6 +15,7 @@ from nri_resctrl_plugin import jobs as jobs_module
 from nri_resctrl_plugin import plugin as plugin_module
 from nri_resctrl_plugin.driver import Driver
 from nri_resctrl_plugin.facts import container_told, pod_ref
+from nri_resctrl_plugin.gate import Gate
 from nri_resctrl_plugin.inspection import Inspection
 from nri_resctrl_plugin.jobs import Deletion, Jobs
 from nri_resctrl_plugin.placement import _Search
@@ -38,29 +39,32 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(400)  # a bug that shows late is looked for in hundreds of runs
 
 
-class SweepsOnEachSynchronize(Driver[Provider]):
+class SweepsOnEachSynchronize(Gate[Provider]):
     """Cleanup at every Synchronize: it deletes the groups of living pods."""
 
-    def _begin_with_sweep(self, listed: Collection[PodUid]) -> None:
-        self._begin(listed)
+    def synchronized(self, listed: Collection[PodUid], jobs: Jobs[Provider]) -> None:
+        """Sweep."""
+        self._begin(listed, jobs)
 
 
-class SweepsAfterAnEvent(Driver[Provider]):
+class SweepsAfterAnEvent(Gate[Provider]):
     """A first Synchronize that sweeps although groups were made before it."""
 
-    def _begin_with_sweep(self, listed: Collection[PodUid]) -> None:
+    def synchronized(self, listed: Collection[PodUid], jobs: Jobs[Provider]) -> None:
+        """Sweep at the first."""
         if not self._swept_or_skipped:
-            self._begin(listed)
+            self._begin(listed, jobs)
         self._swept_or_skipped = True
 
 
-class WorksDuringTheSweep(Driver[Provider]):
+class WorksDuringTheSweep(Gate[Provider]):
     """Groups are made while the sweep runs, which then deletes them."""
 
-    def _enqueue(self, work: Work) -> None:
-        if self._startup is driver_module._Startup.NOT_BEGUN:
-            self._begin(None)
-        self._submit(work)
+    def lets_through(self, work: Work, jobs: Jobs[Provider]) -> bool:
+        """Hold nothing."""
+        if self.untouched:
+            self._begin(None, jobs)
+        return True
 
 
 class TellsAfterWork(Driver[Provider]):
@@ -121,9 +125,9 @@ class LeavesFurtherGroups(Jobs[Provider]):
 class ForgetsMoves(Jobs[Provider]):
     """The pod's groups are told as they were before the attempt."""
 
-    def reconcile(self, asked: Reconcile) -> Placed:
+    def reconcile(self, asked: Reconcile, sandbox: LiveSandbox | None = None) -> Placed:
         """Place, and keep quiet about the groups."""
-        return evolve(super().reconcile(asked), groups=(asked.path, *asked.others))
+        return evolve(super().reconcile(asked, sandbox), groups=(asked.path, *asked.others))
 
 
 def drops_without_asking_for_containers(
@@ -171,9 +175,6 @@ def counts_stopped_sandboxes(
 @pytest.mark.parametrize(
     "bug",
     [
-        SweepsOnEachSynchronize,
-        SweepsAfterAnEvent,
-        WorksDuringTheSweep,
         TellsAfterWork,
         HearsOfAnotherContainer,
         ForgetsOrphans,
@@ -184,6 +185,13 @@ def counts_stopped_sandboxes(
 def test_a_bug_of_the_driver_is_found(bug: type[Driver[Provider]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of these shells makes the machine fail."""
     monkeypatch.setattr(plugin_module, "Driver", bug)
+    _must_fail()
+
+
+@pytest.mark.parametrize("bug", [SweepsOnEachSynchronize, SweepsAfterAnEvent, WorksDuringTheSweep])
+def test_a_bug_of_the_startup_is_found(bug: type[Gate[Provider]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of these gates makes the machine fail."""
+    monkeypatch.setattr(driver_module, "Gate", bug)
     _must_fail()
 
 

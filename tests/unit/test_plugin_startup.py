@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Collection, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -20,12 +20,15 @@ from nri_resctrl_plugin import (
     ResctrlPluginConfig,
     RetryReport,
 )
-from nri_resctrl_plugin import plugin as plugin_module
-from nri_resctrl_plugin.driver import Driver
+from nri_resctrl_plugin import driver as driver_module
+from nri_resctrl_plugin.gate import Gate
 from nri_resctrl_plugin.nri.messages import ContainerStatus
 from resctrl import NoPermissionError, NotMountedError, Resctrl, ResctrlConfig, UnsupportedError
 from resctrl.testing import FakeFs
 from tests.plugin_support import Bench, Provider, bench, container, pod, run
+
+if TYPE_CHECKING:
+    from nri_resctrl_plugin.jobs import Jobs
 
 Records = list[MutableMapping[str, Any]]
 
@@ -110,16 +113,17 @@ def test_later_synchronizes_only_diff() -> None:
     run(main())
 
 
-class SweepsEachTime(Driver[Provider]):
+class SweepsEachTime(Gate[Provider]):
     """The classic bug: cleanup on each Synchronize."""
 
-    def _begin_with_sweep(self, listed: Collection[PodUid]) -> None:
-        self._begin(listed)
+    def synchronized(self, listed: Collection[PodUid], jobs: Jobs[Provider]) -> None:
+        """Sweep."""
+        self._begin(listed, jobs)
 
 
 def test_a_sweep_on_each_synchronize_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above fails on the classic bug: it deletes the groups of living pods at a reconnect."""
-    monkeypatch.setattr(plugin_module, "Driver", SweepsEachTime)
+    monkeypatch.setattr(driver_module, "Gate", SweepsEachTime)
 
     async def main() -> None:
         it = bench()
