@@ -4,7 +4,8 @@ Owns: what may be subtracted. Must not know: where readings come from.
 
 Rules:
     1. A rate exists only between two numbers of one counter that ran through. Whatever shows that it did not
-       is a `Reset`: another generation, a domain that is new or gone, a number that is lower than before.
+       is a `Reset`: another generation, a domain that is new or gone, a number that is lower than before; and
+       so is a clock that stood still in between.
     2. A counter that told no number in one of the readings has no rate; its state stands in the rate's place.
     3. A gauge has no rate.
 
@@ -42,17 +43,18 @@ _NS: Final = 1_000_000_000
 
 
 class ResetReason(Enum):
-    """Why two numbers cannot be subtracted."""
+    """Why two numbers give no rate."""
 
     BACKWARDS = "the counter is lower than before"
     RECREATED = "the group was made anew"
     DOMAIN_GONE = "the domain is gone"
     DOMAIN_NEW = "the domain is new"
+    NO_TIME = "no time passed between the readings"
 
 
 @frozen
 class Reset:
-    """The counter did not run through; the next pair of readings can give a rate again.
+    """There is nothing to divide: the counter did not run through, or no time passed. The next pair can tell.
 
     Attributes:
         reason: What shows it.
@@ -107,12 +109,13 @@ def rate(earlier: GroupReading, later: GroupReading, event: str) -> Rate:
         event: Such as `mbm_total_bytes`.
 
     Raises:
-        ValueError: The event is a gauge (`llc_occupancy`), or `later` was not taken later.
+        ValueError: The event is a gauge (`llc_occupancy`), or `later` was taken before `earlier`. Two of one
+            moment are no error: the rate is a `Reset`.
     """
     if event_kind(event) is EventKind.GAUGE:
         raise ValueError(f"{event} tells of a moment: it has no rate")
     elapsed = later.taken_ns - earlier.taken_ns
-    if elapsed <= 0:
+    if elapsed < 0:
         raise ValueError(f"the later reading was taken {-elapsed} ns before the earlier one")
     before, after = earlier.of(event), later.of(event)
     recreated = earlier.generation != later.generation
@@ -136,7 +139,9 @@ def _between(before: Reading, after: Reading, elapsed: int) -> DomainRate:
     if not isinstance(before, Value):
         return before
     grown = after.amount - before.amount
-    return Reset(ResetReason.BACKWARDS) if grown < 0 else grown * _NS / elapsed
+    if grown < 0:
+        return Reset(ResetReason.BACKWARDS)
+    return grown * _NS / elapsed if elapsed else Reset(ResetReason.NO_TIME)
 
 
 def _summed(event: str, seconds: float, domains: dict[Domain, DomainRate]) -> Rate:

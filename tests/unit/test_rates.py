@@ -140,11 +140,20 @@ def test_a_gauge_has_no_rate() -> None:
     assert rate(before, after, "uops").total == 1.0
 
 
-@pytest.mark.parametrize("later", [1.0, 0.5])
-def test_readings_in_their_order(later: float) -> None:
-    """Two readings of one moment, or in the wrong order, are a mistake of the caller."""
-    with pytest.raises(ValueError, match="before the earlier"):
-        rate(taken(1, {L3: Value(1)}), taken(later, {L3: Value(2)}), BYTES)
+def test_readings_in_their_order() -> None:
+    """Two readings in the wrong order are a mistake of the caller."""
+    with pytest.raises(ValueError, match="500000000 ns before the earlier"):
+        rate(taken(1, {L3: Value(1)}), taken(0.5, {L3: Value(2)}), BYTES)
+
+
+def test_two_readings_of_one_moment() -> None:
+    """A clock may stand still between them: that is a state, and hides no other."""
+    before = taken(1, {L3: Value(1), OTHER: Unavailable()})
+    found = rate(before, taken(1, {L3: Value(2), OTHER: Value(2)}), BYTES)
+    assert found.domains == {L3: Reset(ResetReason.NO_TIME), OTHER: Unavailable()}
+    assert (found.seconds, found.total, found.complete) == (0.0, Reset(ResetReason.NO_TIME), False)
+    found = rate(before, taken(1, {L3: Value(0)}, generation=2), BYTES)
+    assert set(found.domains.values()) == {Reset(ResetReason.RECREATED)}
 
 
 def test_a_rate_cannot_be_changed() -> None:
