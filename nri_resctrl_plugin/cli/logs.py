@@ -27,7 +27,7 @@ from nri_resctrl_plugin.cli.journal import PRIORITIES, Journal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["JOURNAL", "STANDARD_ERROR", "leads_nowhere", "set_up_logs"]
+__all__ = ["JOURNAL", "STANDARD_ERROR", "append_to", "leads_nowhere", "set_up_logs"]
 
 STANDARD_ERROR: Final = "-"
 JOURNAL: Final = "journal"
@@ -99,6 +99,15 @@ def leads_nowhere(stream: TextIO | None) -> bool:
         return stream is None or stream.closed
 
 
+def append_to(path: str) -> int:
+    """Open a file that tells of pods; made where it is not there, and then not for everybody to read.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+
 def set_up_logs(style: str, level: str, target: str = STANDARD_ERROR) -> None:
     """Send every record of this process to one place.
 
@@ -137,5 +146,4 @@ def _stream(target: str) -> TextIO | None:
         return sys.stderr
     if target == JOURNAL:
         return None
-    opened = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    return open(opened, "a", buffering=1, encoding="utf-8", errors="replace")  # noqa: PTH123 - for good
+    return open(append_to(target), "a", buffering=1, encoding="utf-8", errors="replace")

@@ -28,6 +28,7 @@ from nri_resctrl_plugin.cli.begin import begin
 from nri_resctrl_plugin.cli.exits import Exit, Stop, flush_standard_output
 from nri_resctrl_plugin.cli.health import Health
 from nri_resctrl_plugin.cli.link import RuntimeLink, runtime_link, speak_ahead
+from nri_resctrl_plugin.cli.logs import append_to
 from nri_resctrl_plugin.cli.sink import LineSink
 from nri_resctrl_plugin.config import ResctrlPluginConfig
 from nri_resctrl_plugin.control import ControlError, ControlServer
@@ -166,7 +167,7 @@ def _event_stream(target: str) -> Iterator[IO[str]]:
             flush_standard_output()
         return
     try:
-        stream = Path(target).open("a", encoding="utf-8")  # noqa: SIM115 - closed below
+        stream = open(append_to(target), "a", encoding="utf-8")  # noqa: PTH123, SIM115 - closed below
     except OSError as error:
         raise Stop(Exit.IO, f"cannot write events to {target!r}: {error.strerror}") from error
     try:

@@ -465,6 +465,22 @@ class TestServing:
         assert all(line["schema"] == 1 for line in lines)
         assert all(str(line["ts"]).endswith("Z") for line in lines)
 
+    def test_the_events_file_is_not_for_everybody(self, tmp_path: Path) -> None:
+        """It tells of pods: made with mode 0640, as the log is, however lax the umask."""
+        target = tmp_path / "events"
+
+        async def script() -> None:
+            async with RuntimeSide(tmp_path / "nri.sock") as runtime:
+                await runtime.synchronized()
+
+        before = os.umask(0)
+        try:
+            arguments = ["--resctrl=fake", "--socket-path", str(tmp_path / "nri.sock")]
+            assert serve([*arguments, "--events", str(target)], script, {}) == Exit.OK
+        finally:
+            os.umask(before)
+        assert target.stat().st_mode & 0o777 == 0o640
+
     def test_health_and_metrics_have_an_address(self, tmp_path: Path) -> None:
         """Ready once the runtime told what exists; the metrics tell of its pods and of the plugin's work."""
         path = tmp_path / "nri.sock"
