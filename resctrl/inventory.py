@@ -105,9 +105,11 @@ def list_groups(fs: FsProvider, config: ResctrlConfig) -> list[ResctrlGroup]:
 def capacity(fs: FsProvider, config: ResctrlConfig) -> Capacity:
     """Return how many groups there is room for: see `resctrl.Resctrl.capacity`."""
     groups = list_groups(fs, config)
-    limits = [number for name in _RESOURCES if (number := _num_rmids(fs, config.root / "info" / name))]
+    told = [_num_rmids(fs, config.root / "info" / name) for name in _RESOURCES]
+    limits = [number for number in told if number]
     if not limits:
-        detail = "this machine cannot monitor (there is no info/L3_MON)"
+        why = "there is no info/L3_MON" if told.count(None) == len(told) else "num_rmids is 0"
+        detail = f"this machine cannot monitor ({why})"
         raise UnsupportedError(Operation.READ_CAPACITY, config.root, detail=detail)
     return Capacity(num_rmids=min(limits), in_use=1 + len(groups), ours=sum(group.ours for group in groups))
 

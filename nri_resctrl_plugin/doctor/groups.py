@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from nri_resctrl_plugin.doctor.findings import fail, ok, skip, warn
 from nri_resctrl_plugin.doctor.machine import EVENT_OF_FLAG
-from resctrl import CapacityError, NoPermissionError, ResctrlError, RmidsBusyError
+from resctrl import CapacityError, NoPermissionError, ResctrlError, RmidsBusyError, UnsupportedError
 
 if TYPE_CHECKING:
     from nri_resctrl_plugin.doctor.findings import Finding
@@ -122,7 +122,15 @@ def rmids(host: Host) -> Finding:
     support = host.resctrl.detect_support()
     if not support.mounted or not support.monitoring:
         return skip(rung, _BLIND if support.mounted else _UNMOUNTED)
-    capacity = host.resctrl.capacity()
+    try:
+        capacity = host.resctrl.capacity()
+    except UnsupportedError as error:
+        return fail(
+            rung,
+            str(error),
+            "No pod can be monitored, whatever is tidied up.",
+            "see processor and boot: the flags cqm_*, and rdt=!cmt,!mbmtotal,!mbmlocal on the command line",
+        )
     if capacity.free:
         return ok(rung, f"{capacity.free} of {capacity.num_rmids} free: so many more groups can be made")
     others = [group for group in host.resctrl.list_groups() if not group.ours]

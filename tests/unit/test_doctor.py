@@ -417,6 +417,18 @@ class TestGroups:
         assert_told(finding, Level.FAIL, "cleanup --dry-run", f"{MON}/foreign", f"{ROOT}/gold")
         assert machine.finding("probe", with_probe=True).level is Level.FAIL
 
+    def test_there_are_no_rmids(self, machine: Machine) -> None:
+        """A machine that counts and gives no RMID is not told to tidy up."""
+
+        class Empty(FakeFs):
+            def read_text(self, path: Path) -> str:
+                return "0\n" if path.name == "num_rmids" else super().read_text(path)
+
+        machine.resctrl(Empty())
+        finding = machine.finding("rmids")
+        assert_told(finding, Level.FAIL, "num_rmids is 0", "see processor and boot")
+        assert "rmdir" not in "".join(finding.fix)
+
     def test_the_probe(self, machine: Machine) -> None:
         """It makes a group and removes it; without being asked it makes none."""
         assert "probe" not in machine.levels()

@@ -147,6 +147,17 @@ def test_the_capacity_of_a_machine() -> None:
     assert resctrl.capacity().free == 25
 
 
+def test_a_machine_without_rmids() -> None:
+    """The directory is there and the number in it is 0: that is told, not that the directory is missing."""
+
+    class Empty(FakeFs):
+        def read_text(self, path: Path) -> str:
+            return "0\n" if path.name == "num_rmids" else super().read_text(path)
+
+    with pytest.raises(UnsupportedError, match="num_rmids is 0"):
+        Resctrl.with_provider(Empty()).capacity()
+
+
 def test_free_is_how_many_can_be_made() -> None:
     """As many groups as are free can be made, and then none."""
     fs = FakeFs(num_rmids=6)
