@@ -350,7 +350,11 @@ class TestFindImage:
         for name in SOURCES:
             shutil.copyfile(HERE / name, tmp_path / Path(name).name)
         environ[PREBUILT] = str(tmp_path)
-        assert find_image(environ).origin.endswith("the sources beside it are this checkout's")
+        origin = find_image(environ).origin
+        assert origin == (
+            f"prebuilt {tmp_path / 'bzImage'}, the sources beside it are this checkout's, "
+            "hooks UNVERIFIED: nothing beside it says which were built in"
+        )
         for name in SOURCES:
             file = tmp_path / Path(name).name
             good = file.read_bytes()
