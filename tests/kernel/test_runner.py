@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 import signal
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -217,6 +218,43 @@ class TestMissing:
             vm.main(["--smp", "3", "--sockets", "2", "--", "true"])
         assert caught.value.code == 2
         assert "do not divide" in capsys.readouterr().err
+
+
+class TestRun:
+    """What a run leaves behind where no guest came of it."""
+
+    @pytest.mark.parametrize("failing", ["initramfs", "_with_parent"])
+    def test_an_early_failure_keeps_no_pipe(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failing: str
+    ) -> None:
+        """All four ends are closed when the guest could not be started."""
+
+        def refuse(*_: object) -> NoReturn:
+            raise OSError("no space")
+
+        monkeypatch.setattr(vm, "find_qemu", lambda: "/q")
+        monkeypatch.setattr(vm, "initramfs", lambda _: tmp_path / "initramfs")
+        monkeypatch.setattr(vm, failing, refuse)
+        image = Image(bzimage=tmp_path / "b", busybox=tmp_path / "box", release="6", origin="here")
+        before = os.listdir("/proc/self/fd")  # noqa: PTH208 - names that are only compared
+        with pytest.raises(OSError, match="no space"):
+            vm.run_guest(["true"], image=image)
+        assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+
+    def test_a_number_that_is_free_again_is_not_killed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who was waited for has no number any more: it may be that of another group."""
+        killed: list[int] = []
+        monkeypatch.setattr(os, "killpg", lambda group, _: killed.append(group))
+        with subprocess.Popen(["/bin/true"], start_new_session=True) as process:
+            process.wait()
+            vm._kill(process)
+        assert killed == []
+
+    def test_one_that_goes_on_is_killed(self) -> None:
+        """At its limit, with its whole group."""
+        with subprocess.Popen(["/bin/sleep", "1000"], start_new_session=True) as process:
+            vm._kill(process)
+        assert process.returncode == -signal.SIGKILL
 
 
 class TestProbe:

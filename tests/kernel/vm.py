@@ -37,7 +37,7 @@ from tests.kernel.image import Image, find_image, initramfs
 from tests.kernel.qemu import Wiring, command_line, find_qemu, install_qemu
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = ["NO_RESULT", "GuestRun", "kernel_lane_missing", "main", "run_guest"]
 
@@ -175,9 +175,24 @@ def _wait(process: subprocess.Popen[bytes], pumps: Sequence[_Pump], limit: float
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    # Once it was waited for, its number may be another group's. QEMU starts no further process.
+    if process.returncode is None:
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _pipes(number: int) -> Iterator[list[tuple[int, int]]]:
+    """Yield pipes. In the end we keep the reading ends alone; where the body fails, none."""
+    with contextlib.ExitStack() as reading, contextlib.ExitStack() as writing:
+        ends = []
+        for _ in range(number):
+            end = os.pipe()
+            reading.callback(os.close, end[0])
+            writing.callback(os.close, end[1])
+            ends.append(end)
+        yield ends
+        reading.pop_all()
 
 
 def _status(job: Path) -> int | None:
@@ -230,17 +245,16 @@ def run_guest(
         script = job_script(command, cwd or Path.cwd(), {**guest_environment(), **(environ or {})})
         (directory / "cmd").write_text(script, encoding="utf-8")
         console, complaints = Path(private, "console"), Path(private, "qemu")
-        ends = [os.pipe(), os.pipe()]
-        wiring = Wiring(
-            bzimage=image.bzimage,
-            initramfs=initramfs(image),
-            job=directory,
-            console=console,
-            output=ends[0][1],
-            errors=ends[1][1],
-        )
-        began = time.monotonic()
-        with complaints.open("wb") as sink:
+        with _pipes(2) as ends, complaints.open("wb") as sink:
+            wiring = Wiring(
+                bzimage=image.bzimage,
+                initramfs=initramfs(image),
+                job=directory,
+                console=console,
+                output=ends[0][1],
+                errors=ends[1][1],
+            )
+            began = time.monotonic()
             process = subprocess.Popen(
                 _with_parent(command_line(program, guest, wiring, kvm=kvm)),
                 stdin=subprocess.DEVNULL,
@@ -250,8 +264,6 @@ def run_guest(
                 start_new_session=True,
             )
         pumps = [_Pump(ends[0][0], on_output), _Pump(ends[1][0], on_errors)]
-        for _, writing in ends:
-            os.close(writing)
         try:
             ended = _wait(process, pumps, limit)
         finally:
