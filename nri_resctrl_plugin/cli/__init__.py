@@ -20,7 +20,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from nri_resctrl_plugin.cli.exits import Exit, Stop, complain, flush_standard_error
+from nri_resctrl_plugin.cli.exits import Exit, Stop, complain, flush_standard_error, flush_standard_output
 from nri_resctrl_plugin.cli.tool_flags import TOOLS, add_tools
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def main(
     arguments = [_two_dashes(each) for each in (sys.argv[1:] if argv is None else argv)]
     if not arguments and environment.get("NRI_PLUGIN_SOCKET"):
         arguments = ["run"]
-    options = _parser().parse_args(arguments)
     try:
+        options = _parsed(arguments)
         return _command(options.command, arguments, ahead)(options, environment)
     except Stop as stop:
         complain(str(stop), launched=ahead is not None)
@@ -65,6 +65,27 @@ def main(
         return Exit.OK
     finally:
         flush_standard_error()
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """Understand the arguments, or end with what was asked for instead.
+
+    Raises:
+        Stop: Help or the version cannot be written.
+        SystemExit: They were written, or the usage is wrong.
+    """
+    try:
+        try:
+            return _parser().parse_args(arguments)
+        finally:  # at the interpreter's end it would be too late to say so
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        flush_standard_output()
+        raise SystemExit(Exit.OK) from None
+    except OSError as error:
+        flush_standard_output()
+        raise Stop(Exit.IO, f"cannot write: {error.strerror}") from error
 
 
 def _command(

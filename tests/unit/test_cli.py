@@ -962,6 +962,38 @@ def unread_pipe() -> int:
     return writer
 
 
+class TestLostAnswers:
+    """Help and the version, where they cannot be written."""
+
+    @pytest.mark.parametrize("flag", ["--help", "--version"])
+    @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+    @pytest.mark.parametrize(
+        ("target", "status", "told"),
+        [
+            ("full", Exit.IO, "nri-resctrl-plugin: cannot write: No space left on device\n"),
+            ("unread", Exit.OK, ""),
+        ],
+    )
+    def test_a_sentence_and_a_status(
+        self, target: str, status: Exit, told: str, unbuffered: str, flag: str
+    ) -> None:
+        """A full disk is told in a sentence, a reader who is gone is no error; neither is a traceback."""
+        output = unread_pipe() if target == "unread" else os.open("/dev/full", os.O_WRONLY)
+        done = subprocess.run(
+            [*PROGRAM, flag],
+            stdout=output,
+            stderr=subprocess.PIPE,
+            env={"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": unbuffered},
+            check=False,
+            text=True,
+            timeout=30,
+        )
+        os.close(output)
+        # Since Python 3.12 help that cannot be written is no error to argparse, if it is not buffered.
+        silent = (Exit.OK, "") if flag == "--help" and unbuffered else (status, told)
+        assert (done.returncode, done.stderr) in {(status, told), silent}
+
+
 class TestLostLogs:
     """A log that cannot be written costs nothing but itself."""
 
