@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from nri_resctrl_plugin.doctor.findings import fail, ok, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from nri_resctrl_plugin.doctor.findings import Finding
     from nri_resctrl_plugin.doctor.host import Host
@@ -34,11 +34,15 @@ _EVENT_OF_WORD: Final[Mapping[str, str]] = MappingProxyType(
 
 _SKYLAKE_SERVER: Final = ("GenuineIntel", "6", "85")
 _LAST_BAD_STEPPING: Final = 4
-_WHERE: Final = (
-    "the command line stands in GRUB_CMDLINE_LINUX in /etc/default/grub; after a change:",
-    "    update-grub    (Debian, Ubuntu)    grub2-mkconfig -o /boot/grub2/grub.cfg    (Fedora, RHEL)",
-    "and reboot",
-)
+
+
+def _reboot_with(*, without: Sequence[str] = (), added: str = "") -> Iterator[str]:
+    """Yield how words leave and join the command line. Fedora's and RHEL's grub2-mkconfig leaves it alone."""
+    changes = [f"--remove-args='{' '.join(without)}'"] if without else []
+    changes += [f"--args='{added}'"] if added else []
+    yield "Debian, Ubuntu: it is GRUB_CMDLINE_LINUX in /etc/default/grub; after the change: update-grub"
+    yield f"Fedora, RHEL: grubby --update-kernel=ALL {' '.join(changes)}"
+    yield "and reboot"
 
 
 def kernel(host: Host) -> Finding:
@@ -106,7 +110,7 @@ def boot(host: Host) -> Finding:
             "booted with arm64.nompam",
             "MPAM is turned off.",
             "remove arm64.nompam from the command line;",
-            *_WHERE,
+            *_reboot_with(without=["arm64.nompam"]),
         )
     options = [word for word in words if word.startswith("rdt=")]
     given = [each for option in options for each in option.removeprefix("rdt=").split(",")]
@@ -116,7 +120,11 @@ def boot(host: Host) -> Finding:
         events = [_EVENT_OF_WORD[word] for word in off]
         found = f"booted with {' '.join(options)}"
         meaning = f"That turns {', '.join(events)} off."
-        mend = (f"remove {','.join(f'!{word}' for word in off)} from the command line;", *_WHERE)
+        kept = ",".join(each for each in given if each.removeprefix("!") not in off)
+        mend = (
+            f"remove {','.join(f'!{word}' for word in off)} from the command line;",
+            *_reboot_with(without=options, added=f"rdt={kept}" if kept else ""),
+        )
         judge = fail if len(off) == len(_EVENT_OF_WORD) else warn
         return judge(rung, found, meaning, *mend)
     erratum = [word for word in _forced_off(host) if word not in forced]
@@ -126,7 +134,7 @@ def boot(host: Host) -> Finding:
             "an early Xeon Scalable (stepping 4 or less), and no rdt= option",
             "Linux leaves monitoring off on this stepping, because of the processor's errata.",
             f"add rdt={','.join(erratum)} to the command line, if numbers of limited accuracy will do;",
-            *_WHERE,
+            *_reboot_with(added=f"rdt={','.join(erratum)}"),
         )
     return ok(rung, "no option turns monitoring off")
 

@@ -303,6 +303,12 @@ class TestKernel:
             ("rdt=cmt,mbmtotal", Level.OK, []),
             ("rdt=!cmt", Level.WARN, ["turns llc_occupancy off", "remove !cmt"]),
             ("rdt=!cmt,!mbmtotal,!mbmlocal", Level.FAIL, ["remove !cmt,!mbmtotal,!mbmlocal", "update-grub"]),
+            ("rdt=!cmt", Level.WARN, ["grubby --update-kernel=ALL --remove-args='rdt=!cmt'"]),
+            (
+                "rdt=!cmt,!mba rdt=l3cat",
+                Level.WARN,
+                ["--remove-args='rdt=!cmt,!mba rdt=l3cat' --args='rdt=!mba,l3cat'"],
+            ),
             ("rdt=!cmt,!mbmtotal rdt=!mbmlocal", Level.FAIL, ["reboot"]),
             # What is forced on stays on, whatever else is said (kernel: rdt_cpu_has).
             ("rdt=!cmt,!mbmtotal,!mbmlocal rdt=cmt", Level.WARN, ["mbm_total_bytes, mbm_local_bytes off"]),
@@ -318,6 +324,7 @@ class TestKernel:
         machine.resctrl(FakeFs(monitoring=False))
         machine.cpu(SKYLAKE, MONITORING_FLAGS)
         assert_told(machine.finding("boot"), Level.FAIL, "errata", "add rdt=cmt,mbmtotal,mbmlocal")
+        assert_told(machine.finding("boot"), Level.FAIL, "ALL --args='rdt=cmt,mbmtotal,mbmlocal'")
         machine.write("proc/cmdline", "ro rdt=cmt,mbmtotal,mbmlocal\n")
         assert_told(machine.finding("boot"), Level.OK)
         machine.write("proc/cmdline", "ro\n")
@@ -330,7 +337,13 @@ class TestKernel:
         machine.write("proc/cmdline", "ro rdt=!cmt,!mbmtotal,!mbmlocal\n")
         assert_told(machine.finding("boot"), Level.OK)
         machine.write("proc/cmdline", "ro arm64.nompam\n")
-        assert_told(machine.finding("boot"), Level.FAIL, "remove arm64.nompam", "reboot")
+        assert_told(
+            machine.finding("boot"),
+            Level.FAIL,
+            "remove arm64.nompam",
+            "ALL --remove-args='arm64.nompam'",
+            "reboot",
+        )
 
     def test_a_command_line_that_cannot_be_read(self, machine: Machine) -> None:
         """Is a warning: what is not seen is not excluded."""
