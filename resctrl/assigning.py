@@ -18,6 +18,9 @@ Rules:
        of twice itself, then taken alone again.
     5. Who need not have each thread tried is told at the first that is refused with none left before it:
        where all are in another control group that is the second write, however many they are.
+    6. Who wants each thread tried is spared those of which it is known: of many, who is in the control group
+       of one that was refused is not tried. Two files tell that; once they spare nobody, they are not read
+       again.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ from attrs import define, field
 
 from resctrl.errors import InvalidTidError, Operation, ResctrlError, translate
 from resctrl.fs import FsProvider, WriteError
-from resctrl.model import AssignmentResult, Tid
+from resctrl.inventory import neighbours
+from resctrl.model import AssignmentResult, ResctrlConfig, Tid
 from resctrl.status import LastStatus, last_status
 
 if TYPE_CHECKING:
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["Assigner", "Assignment", "checked"]
 
 _ABOUT_A_THREAD: Final = frozenset({errno.ESRCH, errno.EINVAL, errno.EPERM})
+_MANY: Final = 8
+"""From how many threads on it is cheaper to read where they are than to try them."""
 _LARGEST_TID: Final = 2**31 - 1
 _PAGE: Final = 4096
 """Bytes that a write may have; kernels with larger pages take more."""
@@ -85,17 +91,18 @@ class Assigner:
 
     Args:
         fs: The provider.
-        root: Where resctrl is mounted.
+        config: Where resctrl is mounted.
 
     Attributes:
         lists: Whether it does; None while that has not come out.
     """
 
-    __slots__ = ("fs", "lists", "root")
+    __slots__ = ("config", "fs", "lists", "root")
 
-    def __init__(self, fs: FsProvider, root: Path) -> None:
+    def __init__(self, fs: FsProvider, config: ResctrlConfig) -> None:
         self.fs: FsProvider = fs
-        self.root: Path = root
+        self.config: ResctrlConfig = config
+        self.root: Path = config.root
         self.lists: bool | None = None
 
     def assign(self, group: Path, tids: Sequence[Tid], *, try_all: bool = True) -> Assignment:
@@ -115,8 +122,9 @@ class Assigner:
                 self.fs.write_all(group / "tasks", run.chunks(), go_on=run.go_on)
             except WriteError as error:
                 typed = _typed(group, error, last_status(self.fs, self.root))
-                typed.partial, typed.refused = run.done.result, tuple(run.done.refused)
+                typed.partial, typed.refused = run.done.result, (*run.done.refused, *run.spared)
                 raise typed from error
+        run.done.refused += run.spared
         return run.done
 
 
@@ -125,6 +133,8 @@ class _Run:
 
     def __init__(self, assigner: Assigner, group: Path, tids: Sequence[Tid], *, try_all: bool) -> None:
         self.done = Assignment()
+        self.spared: list[Tid] = []
+        self._looks = True
         self._assigner = assigner
         self._group = group
         self._try_all = try_all
@@ -218,10 +228,20 @@ class _Run:
         else:
             self.done.refused.append(tid)
             self.done.refusal = self.done.refusal or _typed(self._group, failure, self._status)
-            if not (self._try_all or self._before):
-                self.done.refused += reversed(self._rest)
-                self._rest.clear()
+            if not self._before:
+                self._spare(tid, failure)
         return False
+
+    def _spare(self, refused: Tid, failure: WriteError) -> None:
+        """Give up those of the rest that need not be tried after this refusal."""
+        if not self._try_all:
+            self.spared += reversed(self._rest)
+            self._rest.clear()
+        elif self._looks and failure.errno == errno.EINVAL and len(self._rest) >= _MANY:
+            inside = neighbours(self._assigner.fs, self._assigner.config, self._group, refused)
+            self._looks = not inside.isdisjoint(self._rest)
+            self.spared += (tid for tid in reversed(self._rest) if tid in inside)
+            self._rest = [tid for tid in self._rest if tid not in inside]
 
     def _write(self, tids: Sequence[Tid], text: bytes) -> Generator[bytes, None, WriteError | None]:
         """Yield one write; return its failure, or None when the kernel took it."""

@@ -327,8 +327,8 @@ class Resctrl(Generic[P]):
             group: A group of ours.
             tids: Thread ids; an id that is listed twice counts once.
             try_all: False: give up at the first thread that is refused with none left before it, and let
-                `refused` name the rest after it, untried. Where all are in another control group that is two
-                writes instead of one for each.
+                `refused` name the rest after it, untried. True: only those that are in the same control group
+                as one that was refused, where there are many and the kernel tells.
 
         Raises:
             InvalidTidError: An id is 0, negative or too large; nothing was written.
@@ -402,7 +402,7 @@ class Resctrl(Generic[P]):
     def _begin(self, fs: P, config: ResctrlConfig | None) -> None:
         self._config = config if config is not None else ResctrlConfig()
         self._fs = fs
-        self._assigner = Assigner(fs, self._config.root)
+        self._assigner = Assigner(fs, self._config)
 
     def _place(self, control_group: str, operation: Operation) -> Path:
         return control_dir(self._config.root, control_group, operation) / MON_GROUPS

@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from resctrl.errors import Operation, UnexpectedContentError, UnsupportedError, translate
+from resctrl.errors import Operation, ResctrlError, UnexpectedContentError, UnsupportedError, translate
 from resctrl.model import Capacity, ResctrlConfig, ResctrlGroup, TaskGroups, Tid
 from resctrl.mount import detect_support, is_mounted, not_mounted
 from resctrl.names import KERNEL_DIRS, MON_GROUPS
@@ -28,6 +28,7 @@ __all__ = [
     "control_groups",
     "list_groups",
     "mon_groups",
+    "neighbours",
     "require_mounted",
     "task_groups",
     "tasks_of",
@@ -146,6 +147,22 @@ def task_groups(fs: FsProvider, config: ResctrlConfig, tid: Tid) -> TaskGroups |
     if not match["control"]:
         raise not_mounted(detect_support(fs, config.root), Operation.READ_TASK, config.root)
     return TaskGroups(match["control"].removeprefix("/"), match["mon"])
+
+
+def neighbours(fs: FsProvider, config: ResctrlConfig, group: Path, tid: Tid) -> frozenset[Tid]:
+    """Return who is in a thread's control group with it, where that is known and not a group's own.
+
+    Nobody for the default group, whose `tasks` list the whole machine, and for the one that the group stands
+    below: whoever is there may be taken. Raises nothing: it is only asked to save writes.
+    """
+    try:
+        where = task_groups(fs, config, tid)
+        if where is None or not where.control_group:
+            return frozenset()
+        control = config.root / where.control_group
+        return frozenset() if control == group.parent.parent else frozenset(tasks_of(fs, control))
+    except ResctrlError:
+        return frozenset()
 
 
 def _num_rmids(fs: FsProvider, directory: Path) -> int | None:

@@ -323,6 +323,77 @@ def test_who_does_not_try_all_gives_up_at_the_first(many: int, takes_lists: bool
     assert len(bench.writes) == (min(many, 2) if takes_lists else 1)
 
 
+@pytest.mark.parametrize("takes_lists", [True, False])
+def test_who_tries_all_is_spared_those_in_the_control_group_of_one_that_was_refused(
+    takes_lists: bool,
+) -> None:
+    """Its `tasks` are read once for all of them; whoever else there is is tried, and nothing else is told."""
+    bench = Bench(FakeFs(lists=takes_lists))
+    bench.fake.create_dir(ROOT / "c2")
+    kinds = ["live", "classed", "classed", "other"] * 100
+    tids = [bench.make(kind) for kind in kinds]
+    for tid, kind in zip(tids, kinds, strict=True):
+        if kind == "other":
+            put(bench.fake, ROOT / "c2", f"{tid}")
+    live = {tid for tid, kind in zip(tids, kinds, strict=True) if kind == "live"}
+    assert bench.assign(tids) == (AssignmentResult(100, 0), set(tids) - live)
+    assert bench.fake.tasks_in(GROUP) == live
+    assert [bench.fs.count("read_text", ROOT / name / "tasks") for name in ("c1", "c2")] == [1, 1]
+    assert len(bench.writes) < (30 if takes_lists else 150)
+    assert bench.assign(sorted(set(tids) - live)) == (AssignmentResult(0, 0), set(tids) - live)
+    assert len(bench.writes) <= 4
+    assert len(bench.fs.calls) <= 13
+
+
+def test_few_are_tried_without_a_look() -> None:
+    """A look costs as much as some writes."""
+    bench = Bench()
+    tids = [bench.make("classed") for _ in range(8)]
+    assert bench.assign(tids) == (AssignmentResult(0, 0), set(tids))
+    assert bench.fs.count("read_text", ROOT / "c1/tasks") == 0
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_where_a_look_spares_nobody_all_are_tried(told: bool) -> None:
+    """The kernel does not tell, or the refused ones are where they could be taken: one look, and no more."""
+    bench = Bench(FakeFs(proc_groups=told))
+    tids = [bench.make("live" if told else "classed") for _ in range(20)]
+    if told:
+        bench.faulty.fail("write", errno.EINVAL, times=3)  # a list, and two alone
+    else:
+        tids += [bench.make("live") for _ in range(20)]
+    _, refused = bench.assign(tids)
+    assert bench.fake.tasks_in(GROUP) == set(tids) - refused
+    assert len(refused) == (2 if told else 20)
+    assert sum(call.path.name == "cpu_resctrl_groups" for call in bench.fs.calls) <= 2
+    assert bench.fs.count("read_text", ROOT / "tasks") == 0
+
+
+def test_a_thread_that_could_be_taken_now_spares_nobody() -> None:
+    """It came into the group's control group just after it was refused: so may the others have."""
+    bench = Bench()
+    group = bench.resctrl.create_group("b", "c1")
+    tids = [bench.make("classed") for _ in range(20)]
+    bench.faulty.fail("write", errno.EINVAL, times=2)  # a list, and one alone
+    with pytest.raises(TaskNotInParentError) as caught:
+        bench.resctrl.assign_tasks(group, tids)
+    assert len(caught.value.refused) == 1
+    assert bench.fake.tasks_in(group) == set(tids) - set(caught.value.refused)
+
+
+def test_the_tasks_of_the_default_group_are_not_read() -> None:
+    """They list the whole machine: below a control group each of their threads is tried."""
+    bench = Bench()
+    group = bench.resctrl.create_group("b", "c1")
+    tids = [bench.make("live") for _ in range(20)]
+    bench.fs.forget()
+    with pytest.raises(TaskNotInParentError) as caught:
+        bench.resctrl.assign_tasks(group, tids)
+    assert set(caught.value.refused) == set(tids)
+    assert bench.fs.count("read_text", ROOT / "tasks") == 0
+    assert sum(call.path.name == "cpu_resctrl_groups" for call in bench.fs.calls) == 1
+
+
 def test_those_that_were_not_tried_come_after_those_that_were() -> None:
     """So the first one that is told of was surely refused."""
     bench = Bench()

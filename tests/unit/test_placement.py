@@ -17,6 +17,7 @@ from nri_resctrl_plugin.model import ContainerCgroup, ContainerId, PodUid
 from nri_resctrl_plugin.placement import Placed, place
 from nri_resctrl_plugin.pods import Reconcile
 from resctrl import (
+    AssignmentResult,
     CapacityError,
     EmptyPidSetError,
     GroupNotFoundError,
@@ -326,6 +327,19 @@ def test_without_placement_a_refusal_is_the_answer(machine: Machine) -> None:
     assert placed.homes == {machine.main}
     assert machine.inside(machine.main) == {inside}
     assert machine.looked_up() == 0
+
+
+def test_without_placement_a_container_of_another_class_costs_a_few_calls(machine: Machine) -> None:
+    """However many threads it has, and all of them are told; one in the default class is put in."""
+    outside = [machine.thread("gold") for _ in range(500)]
+    inside = machine.thread()
+    placed = machine.place(follow=False)
+    assert isinstance(placed.error, TaskNotInParentError)
+    assert set(placed.error.refused) == set(outside)
+    assert placed.error.partial == AssignmentResult(1, 0)
+    assert placed.homes == {machine.main}
+    assert machine.inside(machine.main) == {inside}
+    assert len(machine.fs.calls) < 15
 
 
 def test_without_placement_no_thread_is_asked_where_it_is(machine: Machine) -> None:
