@@ -308,7 +308,7 @@ class TestSystemd:
 
 
 def test_the_image_is_made_of_what_is_there() -> None:
-    """The Dockerfile copies paths that exist, ends as root, and starts the program."""
+    """The Dockerfile copies paths that exist, ends as root, and starts the program, which stands in PATH."""
     lines = (KUBERNETES / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
     steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
     copied = [
@@ -327,6 +327,8 @@ def test_the_image_is_made_of_what_is_there() -> None:
     assert [words for step, words in steps if step == "ENTRYPOINT"] == [
         '["/opt/nri-resctrl-plugin/bin/nri-resctrl-plugin"]'
     ]
+    set_last = [words for step, words in steps if step == "ENV"][-1]
+    assert "PATH=/opt/nri-resctrl-plugin/bin:$PATH" in set_last.split()  # for `kubectl exec`
     assert len([words for step, words in steps if step == "FROM" and words.startswith("${PYTHON}")]) == 2
 
 
