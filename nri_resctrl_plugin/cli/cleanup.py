@@ -5,6 +5,7 @@ Owns: what is said of the sweep. Must not know: which groups it takes.
 Rules:
     1. What `--dry-run` lists is found by the sweep itself, whose removals alone are left out.
     2. An empty prefix is refused: every group would be ours.
+    3. A sweep goes on to its end, whether or not what it says can be written; a list that was lost is told.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def cleanup(
         0, or 1 where a group could not be removed.
 
     Raises:
-        Stop: A setting is refused, or there is nothing that can be swept.
+        Stop: A setting is refused, there is nothing that can be swept, or the list could not be written.
     """
     config = place(options, environment, options_of_run).config
     if not config.group_prefix:
@@ -77,16 +78,23 @@ def cleanup(
         counts.append(f"{report.removal_failures} could not be removed")
     if report.removal_race:
         counts.append(f"{report.removal_race} went by themselves")
-    _say(", ".join(counts))
+    sweeper.say(", ".join(counts))
+    if sweeper.lost is not None:
+        raise Stop(Exit.IO, f"cannot write to standard output: {sweeper.lost.strerror}")
     return Exit.UNUSABLE if report.removal_failures else Exit.OK
 
 
 class _Sweeper:
-    """Removes groups, or only says that they would be."""
+    """Removes groups, or only says that they would be.
+
+    Attributes:
+        lost: Why something could not be said; a reader that is gone wanted no more.
+    """
 
     def __init__(self, resctrl: Resctrl[FsProvider], *, dry: bool) -> None:
         self._resctrl = resctrl
         self._dry = dry
+        self.lost: OSError | None = None
 
     def remove(self, group: Path) -> None:
         """Say what becomes of a group, with the threads that fall back to its parent."""
@@ -96,14 +104,23 @@ class _Sweeper:
             threads = "threads unknown"
         what = f"{group}  ({threads})"
         if self._dry:
-            _say(f"would remove {what}")
+            self.say(f"would remove {what}")
             return
         try:
             self._resctrl.fs.remove_dir(group)
         except OSError as error:
-            _say(f"cannot remove {what}: {os.strerror(error.errno or 0)}")
+            self.say(f"cannot remove {what}: {os.strerror(error.errno or 0)}")
             raise
-        _say(f"removed {what}")
+        self.say(f"removed {what}")
+
+    def say(self, line: str) -> None:
+        """Print a line (rule 3)."""
+        try:
+            print(printable(line, getattr(sys.stdout, "encoding", None)), flush=True)
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError) and self.lost is None:
+                self.lost = error
+            flush_standard_output()
 
 
 def _status_of(error: ResctrlError) -> Exit:
@@ -112,11 +129,3 @@ def _status_of(error: ResctrlError) -> Exit:
     if isinstance(error, NoPermissionError):
         return Exit.PERMISSION
     return Exit.UNSUPPORTED if isinstance(error, NotMountedError) else Exit.IO
-
-
-def _say(line: str) -> None:
-    """Print a line; that nobody reads it must not end a sweep half-way."""
-    try:
-        print(printable(line, getattr(sys.stdout, "encoding", None)), flush=True)
-    except OSError:
-        flush_standard_output()

@@ -119,7 +119,7 @@ def test_the_list_is_what_goes(mon: set[str], controls: dict[str, set[str]], bel
     with pytest.MonkeyPatch.context() as patch:
         said: list[str] = []
         patch.setattr("nri_resctrl_plugin.cli.cleanup.RealFs", lambda: fs)
-        patch.setattr("nri_resctrl_plugin.cli.cleanup._say", said.append)
+        patch.setattr("nri_resctrl_plugin.cli.cleanup._Sweeper.say", lambda _, line: said.append(line))
         assert main(["cleanup", "--dry-run", *flags], {}) == Exit.OK
         listed = {line.split()[2] for line in said[:-1]}
         assert directories(fs) == before
@@ -214,6 +214,23 @@ def test_nobody_listens(cleanup: Command, monkeypatch: pytest.MonkeyPatch) -> No
     fs = populated()
     assert cleanup(fs)[0] == Exit.OK
     assert MON / "pod_a" not in directories(fs)
+
+
+@pytest.mark.parametrize("flags", [["--dry-run"], []], ids=["dry", "removing"])
+def test_a_list_that_is_lost(cleanup: Command, monkeypatch: pytest.MonkeyPatch, flags: list[str]) -> None:
+    """On a full disk the sweep goes on to its end, and the status tells that what it said is lost."""
+
+    def full(*words: object, file: object = None, **_: object) -> None:
+        if file is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        complaints.append(words[0])
+
+    complaints: list[object] = []
+    monkeypatch.setattr("builtins.print", full)
+    fs = populated()
+    assert cleanup(fs, *flags)[0] == Exit.IO
+    assert complaints == ["nri-resctrl-plugin: cannot write to standard output: No space left on device"]
+    assert (MON / "pod_a" in directories(fs)) == bool(flags)
 
 
 class TestPlace:
