@@ -36,7 +36,7 @@ PURE_MODULES = (
 SEARCHES = "tests/stateful"
 """The state machines, and the sweeps of every mutant and every fault."""
 
-WORKERS = str(2 * (os.cpu_count() or 1))
+WORKERS = str(2 * len(os.sched_getaffinity(0)))
 """Processes that run tests side by side: many a test waits, for a child or for a clock."""
 
 

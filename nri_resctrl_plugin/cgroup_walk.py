@@ -8,16 +8,16 @@ Rules:
     2. What vanishes while it is read (ENOENT, ENODEV) is gone and no error. A thread listed as 0 is one
        outside our pid namespace: it lives, and cannot be named, so the listing is refused with the mend
        instead of being shortened in silence.
-    3. A tree that was walked is remembered, and each of its cgroups costs two calls when it is listed again:
-       a read and then a stat. While all are the same directories, with as many below each, nothing was
-       nested anew. In this order: a thread that moves into a cgroup made meanwhile was read before, or the
-       stat tells.
-    4. Files stay open between the listings, at most so many: the one that was read longest ago is closed for
-       another, and whatever was not read for long is closed. They hinder nobody: the kernel removes a cgroup
-       all the same, and a read tells (ENODEV; kernel: kernfs_drain_open_files). A walk opens anew, since
-       another cgroup may stand in that place. Where descriptors run out, all are given back.
-    5. A file of cgroup v1 is opened anew each time: held open, it goes on telling for up to a second what it
-       told before (kernel: cgroup_pidlist_start, CGROUP_PIDLIST_DESTROY_DELAY).
+    3. The files of a small tree stay open after the walk, as long as there is room for all of them. Listed
+       again, each of its cgroups costs two calls: first all are read, then all are looked at (stat). While
+       they are the same directories, with as many below each, nothing was nested anew before the last read.
+    4. Whoever came first stays; for a tree that is new, that one goes which was read longest ago, if its
+       cgroup is gone. So a node with more cgroups than there is room for reads the rest as ever, by a walk.
+    5. The kernel removes a cgroup whether its file is open or not, and a read tells (ENODEV; kernel:
+       kernfs_drain_open_files). Only its hierarchy cannot be unmounted. A walk opens anew, since another
+       cgroup may stand in that place.
+    6. Files of cgroup v1 do not stay open: they go on telling for up to a second what they told before
+       (kernel: cgroup_pidlist_start, CGROUP_PIDLIST_DESTROY_DELAY).
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import time
 import weakref
-from itertools import islice
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field, frozen
@@ -36,26 +35,25 @@ from nri_resctrl_plugin.errors import CgroupError
 from resctrl.model import Tid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection, Mapping
 
-__all__ = ["GONE", "OpenFiles", "Tree", "refused", "room_for_files"]
+__all__ = ["GONE", "USED_UP", "OpenFiles", "Tree", "refused", "room_for_files", "stands"]
 
 MAX_CGROUPS: Final = 10_000
 """How many cgroups below one container are walked; more is an attack or a leak, and would stall others."""
 
-MAX_REMEMBERED: Final = 64
-"""The largest tree that is remembered, in cgroups."""
+MAX_KEPT: Final = 8
+"""Cgroups of the largest tree whose files stay open: no container takes the room of all others."""
 
 MAX_OPEN: Final = 512
 """How many files stay open at most; each costs the kernel some 5 KB."""
 
-IDLE: Final = 600.0
-"""Seconds after which a file that nobody reads is closed: its cgroup may be long gone."""
-
 GONE: Final = frozenset({errno.ENOENT, errno.ENODEV})
 """What the kernel says of a cgroup that is not there, or not there any more."""
 
-_USED_UP: Final = frozenset({errno.EMFILE, errno.ENFILE})
+USED_UP: Final = frozenset({errno.EMFILE, errno.ENFILE})
+"""What it says where no descriptor is left."""
+
 _BLOCK: Final = 65536
 _LONGEST_LINE: Final = 12
 """Bytes of an id in decimal, its sign and its newline, at most."""
@@ -73,57 +71,60 @@ def room_for_files() -> int:
 
 
 class OpenFiles:
-    """Files that are read again and again, and stay open in between.
+    """Files that stay open, to be read again.
 
     Args:
-        room: How many may stay open; with 0 each is closed once it is read.
-        clock: Tells the seconds.
+        room: How many there may be.
     """
 
-    def __init__(self, room: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._room = room
-        self._clock = clock
-        self._open: dict[str, tuple[int, float]] = {}  # the one that was read longest ago first
+    def __init__(self, room: int) -> None:
+        self.room: int = room
+        self._open: dict[str, int] = {}  # the one that was read longest ago first
         self._end = weakref.finalize(self, _close_all, self._open)
 
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._open
+
     def read(self, path: str) -> bytes:
-        """Return the whole text of a file as it is now.
+        """Return the whole text of a file that is open, as it is now.
 
         Raises:
-            OSError: It cannot be read; ENODEV where it was open and is gone, even if another has its place.
+            OSError: It cannot be read, and is closed now; ENODEV where it is gone.
         """
-        known = self._open.pop(path, None)
-        descriptor = known[0] if known is not None else self._opened(path)
-        try:
-            text = _read(descriptor)
-        except OSError:
-            os.close(descriptor)
-            raise
-        now = self._clock()
-        self._open[path] = descriptor, now
-        for oldest, (_, read) in list(islice(self._open.items(), 2)):
-            if len(self._open) > self._room or read < now - IDLE:
-                self.close(oldest)
+        descriptor = self._open.pop(path)
+        text = _read_or_close(descriptor)
+        self._open[path] = descriptor
         return text
 
+    def take(self, files: Mapping[str, int], *, new: bool) -> bool:
+        """Keep descriptors by their paths if there is room for all of them; else they stay the caller's.
+
+        Args:
+            files: The descriptors.
+            new: They were never offered before: whoever is gone makes room for them (rule 4).
+        """
+        while new and len(self._open) + len(files) > self.room:
+            oldest = next(iter(self._open), None)
+            if oldest is None or stands(oldest):
+                break
+            self.close(oldest)
+        if len(self._open) + len(files) > self.room:
+            return False
+        self._open.update(files)
+        return True
+
     def close(self, path: str) -> None:
-        """Close one file, so that it will be opened anew; nothing where it is not open."""
-        known = self._open.pop(path, None)
-        if known is not None:
-            os.close(known[0])
+        """Close a file; nothing where it is not open."""
+        descriptor = self._open.pop(path, None)
+        if descriptor is not None:
+            os.close(descriptor)
 
     def close_all(self) -> None:
-        """Close whatever is open; it may be read again all the same."""
+        """Close all files."""
         _close_all(self._open)
-
-    def _opened(self, path: str) -> int:
-        try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno not in _USED_UP or not self._open:
-                raise
-        self.close_all()
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 @frozen
@@ -147,13 +148,16 @@ class Tree:
     Attributes:
         top: The directory of the cgroup.
         threads_file: The name of the file that lists the threads in each.
-        files: What they are read by.
+        files: Those that stay open.
+        keeps: Whether those of this tree may.
     """
 
     top: str
     threads_file: str
     files: OpenFiles
-    _cgroups: tuple[_Cgroup, ...] = field(default=(), init=False)
+    keeps: bool
+    _kept: tuple[_Cgroup, ...] = field(default=(), init=False)
+    _is_new: bool = field(default=True, init=False)
 
     def threads(self) -> list[Tid] | None:
         """List the threads that live now, each once; None where the cgroup is not there.
@@ -161,7 +165,7 @@ class Tree:
         Raises:
             CgroupError: The kernel refuses to list, or lists what cannot be used.
         """
-        found = self._list_again() if self._cgroups else None
+        found = self._list_again() if self._kept else None
         if found is None:
             found = self._walk()
         if found and min(found) <= 0:
@@ -171,55 +175,84 @@ class Tree:
             )
         return None if found is None else list(found)
 
+    def close(self) -> None:
+        """Close its files; it may be listed again all the same."""
+        for each in self._kept:
+            self.files.close(self._file(each.directory))
+        self._kept = ()
+
     def _list_again(self) -> Collection[Tid] | None:
         """List the tree as it was walked; None where it is not that tree any more."""
+        paths = [self._file(each.directory) for each in self._kept]
+        try:
+            texts = [self.files.read(path) for path in paths if path in self.files]
+            if len(texts) < len(paths) or any(_Cgroup.seen(each.directory) != each for each in self._kept):
+                return None
+        except OSError:
+            return None  # the walk tells what that means
         found: dict[Tid, None] = {}
-        for each in self._cgroups:
-            try:
-                self._add_threads(found, each.directory)
-                if _Cgroup.seen(each.directory) != each:
-                    return None
-            except OSError:
-                return None  # the walk tells what that means
+        for path, text in zip(paths, texts, strict=True):
+            found.update(_threads_in(path, text))
         return found
 
     def _walk(self) -> Collection[Tid] | None:
         """List the tree as it is; None where it is not there."""
-        for each in self._cgroups:
-            self.files.close(self._file(each.directory))
-        self._cgroups = ()
+        self.close()
         found: dict[Tid, None] = {}
         seen: list[_Cgroup] = []
+        opened: dict[str, int] = {}
         waiting, count, there = [self.top], 0, False
-        while waiting:
-            directory = waiting.pop()
-            count += 1
-            if count > MAX_CGROUPS:
-                raise CgroupError(f"more than {MAX_CGROUPS} cgroups below {self.top!r}")
-            self.files.close(self._file(directory))
-            try:
-                self._add_threads(found, directory)
-                there = True
-                seen.append(_Cgroup.seen(directory))
-                if seen[-1].links != _NO_SUBDIRECTORIES:
-                    with os.scandir(directory) as entries:
-                        waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-            except OSError as error:
-                if error.errno not in GONE:
-                    raise refused(directory, error) from error
-        if len(seen) == count <= MAX_REMEMBERED and all(each.links >= _NO_SUBDIRECTORIES for each in seen):
-            self._cgroups = tuple(seen)
+        with ExitStack() as open_files:
+            while waiting:
+                directory = waiting.pop()
+                count += 1
+                if count > MAX_CGROUPS:
+                    raise CgroupError(f"more than {MAX_CGROUPS} cgroups below {self.top!r}")
+                path = self._file(directory)
+                try:
+                    text, descriptor = _opened(path, keep=self.keeps and count <= MAX_KEPT)
+                    if descriptor is not None:
+                        open_files.callback(os.close, descriptor)
+                        opened[path] = descriptor
+                    there = True
+                    found.update(_threads_in(path, text))
+                    seen.append(_Cgroup.seen(directory))
+                    if seen[-1].links != _NO_SUBDIRECTORIES:
+                        waiting += _below(directory)
+                except OSError as error:
+                    if error.errno not in GONE:
+                        raise refused(directory, error) from error
+            whole = len(opened) == len(seen) == count
+            told = all(each.links >= _NO_SUBDIRECTORIES for each in seen)
+            if whole and told and self.files.take(opened, new=self._is_new):
+                open_files.pop_all()
+                self._kept = tuple(seen)
+        self._is_new = False
         return found if there else None
-
-    def _add_threads(self, found: dict[Tid, None], directory: str) -> None:
-        path = self._file(directory)
-        try:
-            found.update((Tid(int(line)), None) for line in self.files.read(path).split())
-        except ValueError as error:
-            raise CgroupError(f"{path} lists something that is no thread id") from error
 
     def _file(self, directory: str) -> str:
         return f"{directory}/{self.threads_file}"
+
+
+def _below(directory: str) -> list[str]:
+    with os.scandir(directory) as entries:
+        return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def _threads_in(path: str, text: bytes) -> dict[Tid, None]:
+    try:
+        return {Tid(int(line)): None for line in text.split()}
+    except ValueError as error:
+        raise CgroupError(f"{path} lists something that is no thread id") from error
+
+
+def stands(path: str) -> bool:
+    """Tell whether something is there; what cannot be looked at is not gone for all we know."""
+    try:
+        os.stat(path)  # noqa: PTH116 - Path costs as much as the call
+    except OSError as error:
+        return error.errno not in GONE
+    return True
 
 
 def refused(path: str, error: OSError) -> CgroupError:
@@ -228,20 +261,34 @@ def refused(path: str, error: OSError) -> CgroupError:
     return CgroupError(f"cannot list the threads at {path!r}: {name}")
 
 
-def _read(descriptor: int) -> bytes:
+def _opened(path: str, *, keep: bool) -> tuple[bytes, int | None]:
+    """Return the whole text of a file, and its descriptor if that is to be kept."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    text = _read_or_close(descriptor)
+    if keep:
+        return text, descriptor
+    os.close(descriptor)
+    return text, None
+
+
+def _read_or_close(descriptor: int) -> bytes:
     """Return a whole listing, without asking the kernel once more only to hear that this was all.
 
     The kernel fills one page per read and ends early only where the next line would not fit (seq_file, in
-    fs/seq_file.c), so what leaves room for a line is the end.
+    fs/seq_file.c), so what leaves room for a line is the end. Where it fails the descriptor is closed.
     """
-    blocks = [os.pread(descriptor, _BLOCK, 0)]
-    offset = len(blocks[0])
-    while len(blocks[-1]) >= _PAGE - _LONGEST_LINE:
-        blocks.append(os.pread(descriptor, _BLOCK, offset))
-        offset += len(blocks[-1])
+    try:
+        blocks = [os.pread(descriptor, _BLOCK, 0)]
+        offset = len(blocks[0])
+        while len(blocks[-1]) >= _PAGE - _LONGEST_LINE:
+            blocks.append(os.pread(descriptor, _BLOCK, offset))
+            offset += len(blocks[-1])
+    except BaseException:
+        os.close(descriptor)
+        raise
     return b"".join(blocks)
 
 
-def _close_all(files: dict[str, tuple[int, float]]) -> None:
+def _close_all(files: dict[str, int]) -> None:
     while files:
-        os.close(files.popitem()[1][0])
+        os.close(files.popitem()[1])

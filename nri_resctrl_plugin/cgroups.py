@@ -12,7 +12,8 @@ Rules:
     4. A container that ended has no threads, and no error.
     5. One hierarchy is enough: a container's threads are below its cgroup in each one that the runtime joins.
     6. A directory that was found is remembered and searched again only once it is empty or gone. So a known
-       container costs what listing its tree again costs: two system calls for each of its cgroups.
+       container costs what listing its tree again costs: two system calls for each of its cgroups. Files stay
+       open for that; where the process has no descriptor left, they are given back first.
     7. Gone is only what was seen: a directory that stood there and stands nowhere now, in a hierarchy that is
        still mounted. Whatever else is amiss is ignorance.
 """
@@ -20,6 +21,7 @@ Rules:
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
@@ -27,7 +29,7 @@ from attrs import frozen
 
 from nri_resctrl_plugin.cgroup_mounts import Hierarchy, parse_mountinfo, path_in
 from nri_resctrl_plugin.cgroup_paths import ContainerPlace, parse_cgroups_path
-from nri_resctrl_plugin.cgroup_walk import GONE, OpenFiles, Tree, refused, room_for_files
+from nri_resctrl_plugin.cgroup_walk import USED_UP, OpenFiles, Tree, refused, room_for_files, stands
 from nri_resctrl_plugin.errors import CgroupError, CgroupPathError
 
 if TYPE_CHECKING:
@@ -86,12 +88,13 @@ class CgroupPidSource:
         self._proc_root = proc_root
         self._hierarchies: tuple[Hierarchy, ...] = ()
         self._found: dict[tuple[str, str], _Found] = {}
-        self._kept = OpenFiles(room_for_files())
-        self._passing = OpenFiles(0)
+        self._files = OpenFiles(room_for_files())
+        self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Close the files that are held open; what is listed later opens them anew."""
-        self._kept.close_all()
+        """Close the files that stay open; what is listed later opens them anew."""
+        with self._lock:
+            self._files.close_all()
 
     def thread_ids(self, container: ContainerCgroup) -> Collection[Tid]:
         """Return the ids of a container's live threads, each once.
@@ -103,6 +106,21 @@ class CgroupPidSource:
             CgroupPathError: The path that was told cannot be trusted.
             CgroupError: No hierarchy is mounted, or the kernel refuses to list.
         """
+        with self._lock:
+            try:
+                return self._list(container)
+            except CgroupError as error:
+                if not _is_used_up(error) or not len(self._files):
+                    raise
+            self._files.close_all()
+            return self._list(container)
+
+    def is_gone(self, cgroup: ContainerCgroup) -> bool:
+        """Tell whether a cgroup was seen and is gone now; one stat for a cgroup that is there."""
+        with self._lock:
+            return self._look(cgroup)
+
+    def _list(self, container: ContainerCgroup) -> Collection[Tid]:
         known = self._found.get(_key(container))
         if known is not None and (tids := known.tree.threads()):
             return tids
@@ -118,13 +136,14 @@ class CgroupPidSource:
             self._remember(container, empty)
         return ()
 
-    def is_gone(self, cgroup: ContainerCgroup) -> bool:
-        """Tell whether a cgroup was seen and is gone now; one stat for a cgroup that is there."""
+    def _look(self, cgroup: ContainerCgroup) -> bool:
         known = self._found.get(_key(cgroup))
-        if known is not None and _stands(known.tree.top):
-            return False
+        if known is not None:
+            if stands(known.tree.top):
+                return False
+            known.tree.close()
         try:
-            there = next((each for each in self._candidates(cgroup) if _stands(each.tree.top)), None)
+            there = next((each for each in self._candidates(cgroup) if stands(each.tree.top)), None)
         except CgroupError:
             return False
         if there is not None:
@@ -149,8 +168,8 @@ class CgroupPidSource:
                 yield self._tree(directory, hierarchy)
 
     def _tree(self, directory: str, hierarchy: Hierarchy) -> _Found:
-        files = self._kept if hierarchy.is_unified else self._passing
-        return _Found(Tree(directory, hierarchy.threads_file, files), hierarchy)
+        tree = Tree(directory, hierarchy.threads_file, self._files, keeps=hierarchy.is_unified)
+        return _Found(tree, hierarchy)
 
     def _guesses(self, container: ContainerCgroup) -> Iterator[tuple[str, Hierarchy]]:
         place = parse_cgroups_path(container.cgroups_path, container.cgroup_parent)
@@ -192,7 +211,9 @@ class CgroupPidSource:
             text = (self._proc_root / str(pid) / "cgroup").read_text(
                 encoding="utf-8", errors="surrogateescape"
             )
-        except OSError:
+        except OSError as error:
+            if error.errno in USED_UP:
+                raise refused(f"/proc/{pid}/cgroup", error) from error
             return {}  # dead (ENOENT, ESRCH) or hidden: the path that was told is used instead
         lines = (line.split(":", 2) for line in text.splitlines())
         return {line[1]: line[2] for line in lines if len(line) == 3}  # noqa: PLR2004 - id:controllers:path
@@ -203,15 +224,11 @@ def _key(container: ContainerCgroup) -> tuple[str, str]:
     return container.cgroups_path, container.cgroup_parent
 
 
-def _stands(directory: str) -> bool:
-    """Tell whether a directory is there; one that cannot be looked at is not gone for all we know."""
-    try:
-        os.stat(directory)  # noqa: PTH116 - Path costs as much as the call
-    except OSError as error:
-        return error.errno not in GONE
-    return True
-
-
 def _is_mounted(hierarchy: Hierarchy) -> bool:
     """Tell whether a hierarchy's own files are there: an unmounted one leaves an empty directory."""
-    return _stands(f"{hierarchy.mount_point}/{hierarchy.threads_file}")
+    return stands(f"{hierarchy.mount_point}/{hierarchy.threads_file}")
+
+
+def _is_used_up(error: CgroupError) -> bool:
+    """Tell whether it is descriptors that are wanting."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in USED_UP

@@ -20,7 +20,7 @@ import pytest
 from nri_resctrl_plugin.cgroups import CgroupPidSource
 from nri_resctrl_plugin.errors import CgroupError
 
-__all__ = ["index_of", "own_cgroup", "remove_cgroup", "traced"]
+__all__ = ["index_of", "open_descriptors", "own_cgroup", "remove_cgroup", "traced"]
 
 
 def own_cgroup(request: pytest.FixtureRequest, name: str = "ab" * 32) -> Path:
@@ -52,6 +52,11 @@ def traced(code: str) -> list[str]:
     return done.stderr.splitlines()
 
 
+def open_descriptors() -> int:
+    """Return how many descriptors this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def index_of(lines: list[str], marker: str) -> int:
     """Return where a path occurs first in an account."""
     return next(index for index, line in enumerate(lines) if f'"{marker}"' in line)
@@ -64,7 +69,7 @@ def remove_cgroup(directory: Path) -> None:
         try:
             directory.rmdir()
         except FileNotFoundError:
-            return
+            break
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise

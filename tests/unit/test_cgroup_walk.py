@@ -18,7 +18,7 @@ from nri_resctrl_plugin.cgroup_walk import OpenFiles, Tree, room_for_files
 from nri_resctrl_plugin.cgroups import CgroupPidSource
 from nri_resctrl_plugin.errors import CgroupError
 from nri_resctrl_plugin.model import ContainerCgroup
-from tests.real_cgroups import index_of, own_cgroup, remove_cgroup, traced
+from tests.real_cgroups import index_of, open_descriptors, own_cgroup, remove_cgroup, traced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ def top(tmp_path: Path) -> Path:
 @pytest.fixture
 def tree(top: Path, files: OpenFiles) -> Tree:
     """Not walked yet."""
-    return Tree(str(top), FILE, files)
+    return Tree(str(top), FILE, files, keeps=True)
 
 
 def held(files: OpenFiles) -> list[str]:
@@ -155,7 +155,26 @@ def test_a_directory_of_the_same_name_is_another_cgroup(top: Path, tree: Tree, f
     assert held(files) == ["top", "a"]
     top.rename(top.parent / "elsewhere" / "top")
     put(top, 10)
-    assert Tree(str(top), FILE, files).threads() == [10]
+    assert Tree(str(top), FILE, files, keeps=True).threads() == [10]
+
+
+def test_a_thread_that_moves_into_a_new_cgroup_during_the_listing_is_found(
+    top: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the cgroup that is looked at last: everything is read before anything is looked at."""
+    put(top / "a", 8)
+    tree.threads()
+    real = os.stat
+
+    def stat_(path: str, **how: bool) -> object:
+        status = real(path, **how)
+        monkeypatch.setattr(os, "stat", real)
+        put(top / "a")
+        put(top / "new", 8)
+        return status
+
+    monkeypatch.setattr(os, "stat", stat_)
+    assert sorted(tree.threads() or ()) == [7, 8]
 
 
 def test_what_is_nested_while_it_is_listed_is_found(
@@ -249,91 +268,162 @@ def test_a_cgroup_that_is_gone_is_not_there_until_it_is_made_again(top: Path, tr
     assert tree.threads() == []
 
 
-def test_a_large_tree_is_walked_each_time(top: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is remembered of one container is bounded."""
-    monkeypatch.setattr(cgroup_walk, "MAX_REMEMBERED", 2)
-    put(top / "a", 8)
+def test_the_files_of_a_large_tree_do_not_stay_open(top: Path, tree: Tree, files: OpenFiles) -> None:
+    """A container that nests cgroups in number takes no room of others, and is walked each time."""
+    before = open_descriptors()
+    for number in range(1, cgroup_walk.MAX_KEPT):
+        put(top / str(number), 100 + number)
     tree.threads()
-    assert len(tree._cgroups) == 2
-    put(top / "b", 9)
+    assert len(files) == cgroup_walk.MAX_KEPT
+    put(top / "one more", 1000)
+    assert len(tree.threads() or ()) == cgroup_walk.MAX_KEPT + 1
+    assert len(files) == 0
+    assert open_descriptors() == before
+    assert len(tree.threads() or ()) == cgroup_walk.MAX_KEPT + 1
+
+
+def test_what_is_made_after_the_entries_were_listed_is_found_the_next_time(
+    top: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The links are counted before the entries are listed: one that is missed was not counted either."""
+    put(top / "a", 8)
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        with real(path) as entries:
+            listed = list(entries)
+        put(top / "new", 9)
+        return nullcontext(listed)
+
+    with monkeypatch.context() as changing:
+        changing.setattr(os, "scandir", scandir)
+        assert sorted(tree.threads() or ()) == [7, 8]
     assert sorted(tree.threads() or ()) == [7, 8, 9]
-    assert not tree._cgroups
+
+
+def test_a_link_is_not_followed(top: Path, tree: Tree, tmp_path: Path) -> None:
+    """No cgroup is one."""
+    put(tmp_path / "outside", 666)
+    (top / "link").symlink_to(tmp_path / "outside")
+    put(top / "a", 8)
+    assert [sorted(tree.threads() or ()) for _ in range(2)] == [[7, 8]] * 2
+
+
+def test_what_goes_while_it_is_looked_at_was_there(
+    top: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is empty, not gone: that is said once it is looked for again. Nothing of it stays open."""
+
+    def stat_(path: str, **how: bool) -> object:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    before = open_descriptors()
+    put(top)
+    with monkeypatch.context() as changing:
+        changing.setattr(os, "stat", stat_)
+        assert tree.threads() == []
+    assert open_descriptors() == before
+    shutil.rmtree(top)
+    assert tree.threads() is None
 
 
 # --- what stays open ---
 
 
-def test_the_file_that_was_read_longest_ago_is_closed_for_another(tmp_path: Path) -> None:
-    """No more are open than there is room for, and each is read all the same."""
-    files = OpenFiles(2)
-    paths = [str(put(tmp_path / name, 1) / FILE) for name in "abc"]
-    before = open_descriptors()
-    for path in (*paths[:2], paths[0], paths[2]):
-        assert files.read(path) == b"1\n"
-    assert held(files) == ["a", "c"]
-    assert open_descriptors() == before + 2
+def trees(base: Path, files: OpenFiles, names: str) -> dict[str, Tree]:
+    """Make cgroups of one thread each, and list them."""
+    found = {name: Tree(str(put(base / name, 1)), FILE, files, keeps=True) for name in names}
+    for tree in found.values():
+        assert tree.threads() == [1]
+    return found
+
+
+def test_whoever_came_first_stays(tmp_path: Path) -> None:
+    """Beyond the room, those who have none are read by a walk, as often as they are listed."""
+    files, before = OpenFiles(2), open_descriptors()
+    found = trees(tmp_path, files, "abcd")
+    for _ in range(3):
+        for name, tree in found.items():
+            put(tmp_path / name, 1, 2)
+            assert tree.threads() == [1, 2]
+        assert held(files) == ["a", "b"]
+        assert open_descriptors() == before + 2
     files.close_all()
     files.close_all()
     assert open_descriptors() == before
 
 
-def test_a_file_that_nobody_reads_is_closed_in_the_end(tmp_path: Path) -> None:
-    """Its cgroup may be long gone, and nobody tells."""
-    now = [0.0]
-    files = OpenFiles(100, lambda: now[0])
-    paths = [str(put(tmp_path / name, 1) / FILE) for name in "abc"]
-    for path in paths:
-        files.read(path)
-        now[0] += 1.0
-    now[0] = cgroup_walk.IDLE
-    files.read(paths[2])
-    assert held(files) == ["a", "b", "c"]
-    now[0] += 0.5
-    files.read(paths[2])
-    assert held(files) == ["b", "c"]
+def test_one_that_is_gone_makes_room_for_one_that_is_new(tmp_path: Path) -> None:
+    """It is not listed any more, so it is the one that was read longest ago."""
+    files = OpenFiles(3)
+    found = trees(tmp_path, files, "abcd")
+    for name in "ab":
+        shutil.rmtree(tmp_path / name)
+    for _ in range(2):
+        for name in "cd":
+            found[name].threads()
+        assert held(files) == ["a", "b", "c"]  # nobody is new
+    trees(tmp_path, files, "e")
+    assert held(files) == ["b", "c", "e"]
+    found["d"].threads()
+    assert held(files) == ["b", "c", "e"]
+    put(tmp_path / "f", 1)
+    put(tmp_path / "f" / "g", 2)
+    assert sorted(Tree(str(tmp_path / "f"), FILE, files, keeps=True).threads() or ()) == [1, 2]
+    assert held(files) == ["c", "e"]  # all of a tree or nothing
+    found["d"].threads()
+    assert held(files) == ["c", "e", "d"]
     files.close_all()
 
 
-def test_without_room_nothing_stays_open(top: Path) -> None:
+def test_a_file_that_was_closed_for_another_is_opened_anew(tmp_path: Path, files: OpenFiles) -> None:
+    """A tree does not know what became of its files."""
+    tree = trees(tmp_path, files, "a")["a"]
+    put(tmp_path / "a" / "b", 2)
+    assert sorted(tree.threads() or ()) == [1, 2]
+    files.close(str(tmp_path / "a" / FILE))
+    put(tmp_path / "a", 3)
+    assert sorted(tree.threads() or ()) == [2, 3]
+    assert held(files) == ["a", "b"]
+    tree.close()
+    assert held(files) == []
+    assert sorted(tree.threads() or ()) == [2, 3]
+
+
+def test_what_may_not_stay_open_does_not(top: Path, files: OpenFiles) -> None:
     """So are the files of cgroup v1 read, which tell what they told before."""
-    files = OpenFiles(0)
     before = open_descriptors()
-    tree = Tree(str(top), FILE, files)
+    tree = Tree(str(top), FILE, files, keeps=False)
     assert [tree.threads() for _ in range(3)] == [[7]] * 3
     assert open_descriptors() == before
 
 
-def test_whoever_lets_go_of_it_closes_it(top: Path) -> None:
+def test_whoever_lets_go_of_it_closes_it(tmp_path: Path) -> None:
     """A source that nobody closed leaves nothing behind."""
     before = open_descriptors()
     files = OpenFiles(1)
-    files.read(str(top / FILE))
+    trees(tmp_path, files, "a")
     assert open_descriptors() == before + 1
     del files
     assert open_descriptors() == before
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
-def test_where_descriptors_run_out_all_are_given_back(
-    tmp_path: Path, files: OpenFiles, monkeypatch: pytest.MonkeyPatch, number: int
+@pytest.mark.parametrize("again", [False, True])
+def test_whatever_ends_a_reading_leaves_nothing_open(
+    top: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
-    """What is held open never keeps anything else from being opened, here at least."""
-    first, second = (str(put(tmp_path / name, 1) / FILE) for name in "ab")
-    files.read(first)
-    real = os.open
+    """Not only what the kernel says."""
+    before = open_descriptors()
+    if again:
+        tree.threads()
 
-    def open_(path: str, flags: int) -> int:
-        if files._open:
-            raise OSError(number, os.strerror(number), path)
-        return real(path, flags)
+    def pread(descriptor: int, size: int, offset: int) -> bytes:
+        raise MemoryError
 
-    monkeypatch.setattr(os, "open", open_)
-    assert files.read(second) == b"1\n"
-    assert held(files) == ["b"]
-    monkeypatch.setattr(os, "open", real)
-    with pytest.raises(FileNotFoundError):
-        files.read(str(tmp_path / "none"))
-    assert held(files) == ["b"]
+    monkeypatch.setattr(os, "pread", pread)
+    with pytest.raises(MemoryError):
+        tree.threads()
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize(
@@ -347,11 +437,6 @@ def test_a_process_keeps_most_of_its_descriptors(
     assert room_for_files() == room
 
 
-def open_descriptors() -> int:
-    """Return how many files this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 # --- by the kernel's own account ---
 
 
@@ -361,9 +446,9 @@ def test_a_known_container_costs_two_system_calls_for_each_cgroup(
 ) -> None:
     """A read and a stat, on a real cgroup of this machine; a look whether it is there is one stat."""
     directory = own_cgroup(request)
-    calls = ["pread64", "newfstatat"]
+    calls = ["pread64"] * (1 + nested) + ["newfstatat"] * (1 + nested)
     if not (directory / "cgroup.threads").exists():
-        calls = ["openat", "pread64", "close", "newfstatat"]
+        pytest.skip("no cgroup v2 that may be written here")
     for _ in range(nested):
         (directory / "container").mkdir()
         request.addfinalizer(lambda: remove_cgroup(directory / "container"))
@@ -383,7 +468,7 @@ os.path.lexists("/end")
 """
     lines = traced(code)
     begin, middle, end = (index_of(lines, marker) for marker in ("/begin", "/next", "/end"))
-    assert [line.split("(")[0] for line in lines[begin + 1 : middle]] == calls * (1 + nested)
+    assert [line.split("(")[0] for line in lines[begin + 1 : middle]] == calls
     assert [line.split("(")[0] for line in lines[middle + 1 : end]] == ["newfstatat"]
 
 

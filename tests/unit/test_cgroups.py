@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,10 @@ from nri_resctrl_plugin.cgroup_paths import parent_as_path
 from nri_resctrl_plugin.cgroups import CgroupPidSource, CgroupWitness, parse_cgroups_path
 from nri_resctrl_plugin.errors import CgroupError, CgroupPathError
 from nri_resctrl_plugin.model import ContainerCgroup
-from tests.real_cgroups import own_cgroup, remove_cgroup
+from tests.real_cgroups import open_descriptors, own_cgroup, remove_cgroup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 ID = "3f4e" * 16
 OTHER = "9a1b" * 16
@@ -541,13 +542,110 @@ def test_only_the_files_of_v2_stay_open(host: Host, kind: str, file: str, count:
     host.mount("x", kind, "rw" if kind == "cgroup2" else "rw,memory")
     host.cgroup(f"x{PATH}", [7], file)
     source = CgroupPidSource(host.cgroup_root, host.base / "proc")
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_descriptors()
     assert [list(source.thread_ids(TOLD)) for _ in range(2)] == [[7], [7]]
-    assert len(list(Path("/proc/self/fd").iterdir())) == before + count
+    assert open_descriptors() == before + count
     source.close()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_descriptors() == before
     assert list(source.thread_ids(TOLD)) == [7]
     source.close()
+
+
+def test_the_room_is_that_of_the_process(
+    host: Host, source: CgroupPidSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left to the process is asked for once, when a source is made."""
+    monkeypatch.setattr(cgroups, "room_for_files", lambda: 1)
+    small = CgroupPidSource(host.cgroup_root, host.base / "proc")
+    for number in range(3):
+        told = ContainerCgroup(cgroups_path=f"{PATH}{number}")
+        host.cgroup(told.cgroups_path, [7])
+        for each in (small, source):
+            assert list(each.thread_ids(told)) == [7]
+    assert (len(small._files), len(source._files)) == (1, 3)
+    shutil.rmtree(host.cgroup_root / "kubepods")
+    assert small.is_gone(ContainerCgroup(cgroups_path=f"{PATH}0"))
+    assert len(small._files) == 0
+    source.close()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+@pytest.mark.parametrize("wanting", ["open", "scandir", "mountinfo", "/cgroup"])
+def test_where_no_descriptor_is_left_those_that_stay_open_are_given_back(
+    host: Host, source: CgroupPidSource, monkeypatch: pytest.MonkeyPatch, number: int, wanting: str
+) -> None:
+    """Once; whatever it was that could not be opened, a container is not taken for an empty one."""
+    host.cgroup(PATH, [7])
+    assert list(source.thread_ids(TOLD)) == [7]
+    host.cgroup(f"/docker/node/{OTHER}/nested", [8])
+    host.cgroup(f"/docker/node/{OTHER}", [])
+    host.process(8, f"0::/docker/node/{OTHER}")
+    if wanting == "mountinfo":
+        source._hierarchies = ()
+    tried: list[object] = []
+
+    def refuse(real: Callable[..., object], suffix: str) -> Callable[..., object]:
+        def call(path: object, *rest: object, **how: object) -> object:
+            if str(path).endswith(suffix) and len(tried) <= 1:
+                tried.append(path)
+                if len(source._files) or len(tried) == 1:
+                    raise OSError(number, os.strerror(number), str(path))
+            return real(path, *rest, **how)
+
+        return call
+
+    match wanting:
+        case "open":
+            monkeypatch.setattr(os, "open", refuse(os.open, "nested/cgroup.threads"))
+        case "scandir":
+            monkeypatch.setattr(os, "scandir", refuse(os.scandir, OTHER))
+        case _:
+            monkeypatch.setattr(Path, "read_text", refuse(Path.read_text, wanting))
+    told = ContainerCgroup(cgroups_path=f"/system/{OTHER}", pid=8)
+    assert list(source.thread_ids(told)) == [8]
+    assert len(tried) == 2
+    source.close()
+
+
+def test_without_anything_to_give_back_it_is_an_error(
+    host: Host, source: CgroupPidSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is any other failure tried again."""
+    host.cgroup(PATH, [7])
+
+    def refuse(path: str, flags: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(CgroupError, match="EMFILE"):
+        source.thread_ids(TOLD)
+
+
+def test_several_threads_may_share_a_source(host: Host, source: CgroupPidSource) -> None:
+    """Two plugins with a worker each: no list is wrong, and nothing stays open that nobody knows of."""
+    before = open_descriptors()
+    told = [ContainerCgroup(cgroups_path=f"{PATH}{number}") for number in range(20)]
+    for number, each in enumerate(told):
+        host.cgroup(each.cgroups_path, [number + 1])
+
+    def work() -> int:
+        wrong = 0
+        for turn in range(50):
+            for number, each in enumerate(told):
+                wrong += list(source.thread_ids(each)) != [number + 1]
+            if turn % 10 == 0:
+                source.close()
+        return wrong
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            assert [each.result() for each in [pool.submit(work) for _ in range(3)]] == [0] * 3
+    finally:
+        sys.setswitchinterval(interval)
+    source.close()
+    assert open_descriptors() == before
 
 
 # --- what is gone ---
