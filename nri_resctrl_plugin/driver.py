@@ -60,7 +60,7 @@ __all__ = ["Driver"]
 P = TypeVar("P", bound=FsProvider)
 T = TypeVar("T")
 
-_LOOK_KEY: Final = "/"  # no pod's uid is that
+LOOK_KEY: Final = "/"  # no pod's uid is that
 
 
 class Driver(Generic[P]):
@@ -256,7 +256,7 @@ class Driver(Generic[P]):
             if not answer.done():
                 answer.set_result(outcome.value if isinstance(outcome, Success) else outcome.error)
 
-        self._executor.submit(_LOOK_KEY, work, done, urgent=urgent)
+        self._executor.submit(LOOK_KEY, work, done, urgent=urgent)
         return answer
 
     # --- who waits ---
