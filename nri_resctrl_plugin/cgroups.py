@@ -110,7 +110,7 @@ class CgroupPidSource:
             try:
                 return self._list(container)
             except CgroupError as error:
-                if not _is_used_up(error) or not len(self._files):
+                if not _is_used_up(error):
                     raise
             self._files.close_all()
             return self._list(container)
