@@ -106,6 +106,8 @@ class OpenFiles:
             files: The descriptors.
             new: They were never offered before: whoever is gone makes room for them (rule 4).
         """
+        for path in files:
+            self.close(path)  # another tree of the same cgroup
         while new and len(self._open) + len(files) > self.room:
             oldest = next(iter(self._open), None)
             if oldest is None or stands(oldest):

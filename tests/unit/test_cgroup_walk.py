@@ -390,6 +390,17 @@ def test_a_file_that_was_closed_for_another_is_opened_anew(tmp_path: Path, files
     assert sorted(tree.threads() or ()) == [2, 3]
 
 
+def test_two_trees_of_one_cgroup_have_one_file(tmp_path: Path, files: OpenFiles) -> None:
+    """A container that is empty is searched for again and again, and found in the same place."""
+    before = open_descriptors()
+    first, second = (trees(tmp_path, files, "a")["a"] for _ in range(2))
+    for _ in range(2):
+        put(tmp_path / "a", 2)
+        assert [first.threads(), second.threads()] == [[2], [2]]
+        first._walk()
+    assert open_descriptors() == before + 1
+
+
 def test_what_may_not_stay_open_does_not(top: Path, files: OpenFiles) -> None:
     """So are the files of cgroup v1 read, which tell what they told before."""
     before = open_descriptors()

@@ -551,6 +551,17 @@ def test_only_the_files_of_v2_stay_open(host: Host, kind: str, file: str, count:
     source.close()
 
 
+def test_an_empty_container_has_one_file(host: Host, source: CgroupPidSource) -> None:
+    """It is searched for again at each listing, and found where it was."""
+    before = open_descriptors()
+    host.cgroup(PATH, [])
+    for _ in range(5):
+        assert list(source.thread_ids(TOLD)) == []
+    assert open_descriptors() == before + 1
+    source.close()
+    assert open_descriptors() == before
+
+
 def test_the_room_is_that_of_the_process(
     host: Host, source: CgroupPidSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
