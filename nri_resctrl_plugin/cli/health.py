@@ -89,6 +89,11 @@ class Health:
 
         return TimedHandler(handler, self._instruments)
 
+    def lost(self) -> None:
+        """Count an event that its reader does not get, if it is to be counted. Any thread may call it."""
+        if self._instruments is not None:
+            self._instruments.lost()
+
     @contextlib.asynccontextmanager
     async def served(
         self, plugin: ResctrlPlugin[FsProvider], link: LinkNews

@@ -213,7 +213,7 @@ async def _serve(parts: _Parts, stream: IO[str]) -> int:
     def reader_gone() -> None:
         loop.call_soon_threadsafe(unread.set)
 
-    sink = LineSink(stream, reader_gone)
+    sink = LineSink(stream, reader_gone, health.lost)
     async with contextlib.AsyncExitStack() as stack:
         plugin = await stack.enter_async_context(_Plugin.with_resctrl(parts.config, resctrl))
         stub = link.stub(health.timed(plugin))

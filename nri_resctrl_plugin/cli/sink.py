@@ -7,6 +7,7 @@ Rules:
     2. The queue is bounded. A line that finds it full is dropped, and the log says so once; the reader sees
        the gap in `seq`.
     3. A reader that is gone (EPIPE) ends the sink, and `on_end` is told. Any other failure costs one line.
+    4. `on_loss` is told of each line that is lost while there is somebody to read.
 """
 
 from __future__ import annotations
@@ -34,11 +35,15 @@ class LineSink:
     Args:
         stream: Where to.
         on_end: Called from the writing thread when nobody reads any more.
+        on_loss: Called for each line that is lost, from any thread.
     """
 
-    def __init__(self, stream: IO[str], on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, stream: IO[str], on_end: Callable[[], None], on_loss: Callable[[], None] = lambda: None
+    ) -> None:
         self._stream = stream
         self._on_end = on_end
+        self._on_loss = on_loss
         self._lines: queue.Queue[str | None] = queue.Queue(QUEUE_LIMIT)
         self._dropping = False
         self._log: FilteringBoundLogger = structlog.get_logger("nri_resctrl_plugin.events")
@@ -53,6 +58,7 @@ class LineSink:
             if not self._dropping:
                 self._log.error("events_dropped", reason="the reader is too slow", queue=QUEUE_LIMIT)
             self._dropping = True
+            self._on_loss()
         else:
             self._dropping = False
 
@@ -82,3 +88,4 @@ class LineSink:
                 return
             except (OSError, ValueError) as error:
                 self._log.error("event_not_written", error=str(error))
+                self._on_loss()

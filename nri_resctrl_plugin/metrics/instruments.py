@@ -67,6 +67,11 @@ class Instruments:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._events = Counter("nri_resctrl_events", "Events told, by kind.", ("type",), registry=registry)
+        self._lost = Counter(
+            "nri_resctrl_events_dropped",
+            "Events told that their file, or standard output, did not get.",
+            registry=registry,
+        )
         self._refusals = Counter(
             "nri_resctrl_group_create_errors",
             "Groups that could not be made, retries included, by the reason.",
@@ -97,6 +102,10 @@ class Instruments:
         """Count an event."""
         kind = "add_or_update" if isinstance(event, PodResctrlAddOrUpdate) else "removed"
         self._events.labels(kind).inc()
+
+    def lost(self) -> None:
+        """Count an event that was told and not written."""
+        self._lost.inc()
 
     def refused(self, error: Exception) -> None:
         """Count a group that could not be made."""

@@ -510,8 +510,9 @@ class TestServing:
                 assert 'nri_resctrl_pods{state="exists"} 1.0' in text
                 assert 'l3_mbm_total_bytes_total{domain_id="00",domain_name="mon_L3_00"' in text
                 assert 'nri_resctrl_request_seconds_count{event="RunPodSandbox"} 1.0' in text
+                assert "nri_resctrl_events_dropped_total 1.0" in text
 
-        arguments = ["--resctrl=fake", "--socket-path", str(path), "--events", str(tmp_path / "events")]
+        arguments = ["--resctrl=fake", "--socket-path", str(path), "--events", "/dev/full"]
         assert serve([*arguments, "--health-addr", f"127.0.0.1:{port}"], script, {}) == Exit.OK
 
     @pytest.mark.parametrize("address", ["8080", "127.0.0.1:http", "::1:80"])
@@ -1050,7 +1051,7 @@ class TestLineSink:
         """What is put is written and flushed by the time that close returns."""
         path = tmp_path / "lines"
         with path.open("w") as stream:
-            sink = LineSink(stream, lambda: None)
+            sink = LineSink(stream, lambda: None, lambda: pytest.fail("a line is lost"))
             for number in range(500):
                 sink.put(f"{number}\n")
             assert sink.close()
@@ -1073,12 +1074,13 @@ class TestLineSink:
             def flush(self) -> None:
                 """Nothing to flush."""
 
-        stream = Failing()
-        sink = LineSink(stream, lambda: None)  # type: ignore[arg-type]
+        stream, lost = Failing(), []
+        sink = LineSink(stream, lambda: None, lambda: lost.append(1))  # type: ignore[arg-type]
         for line in ("a\n", "bad\n", "b\n"):
             sink.put(line)
         assert sink.close()
         assert stream.written == ["a\n", "b\n"]
+        assert len(lost) == 1
         assert "event_not_written" in capsys.readouterr().out
 
     def test_a_reader_that_is_gone_ends_it(self) -> None:
@@ -1106,19 +1108,24 @@ class TestLineSink:
         gate = threading.Event()
 
         class Slow:
+            written = 0
+
             def write(self, line: str) -> None:
                 gate.wait(20)
+                self.written += 1
 
             def flush(self) -> None:
                 """Nothing to flush."""
 
-        sink = LineSink(Slow(), lambda: None)  # type: ignore[arg-type]
+        stream, lost = Slow(), []
+        sink = LineSink(stream, lambda: None, lambda: lost.append(1))  # type: ignore[arg-type]
         for number in range(20):
             sink.put(f"{number}\n")
         assert not sink.close(0.05)
         gate.set()
         assert sink.close()
         assert capsys.readouterr().out.count("events_dropped") == 1
+        assert len(lost) + stream.written == 20
 
 
 def test_the_reference_lists_every_exit_status() -> None:

@@ -227,6 +227,9 @@ class TestInstruments:
             resctrl.create_group("a")
         resctrl.create_group("a")
         value = registry.get_sample_value
+        assert value("nri_resctrl_events_dropped_total") == 0
+        instruments.lost()
+        assert value("nri_resctrl_events_dropped_total") == 1
         assert value("nri_resctrl_events_total", {"type": "add_or_update"}) == 1
         assert value("nri_resctrl_events_total", {"type": "removed"}) == 2
         assert value("nri_resctrl_group_create_errors_total", {"reason": "limbo"}) == 1
