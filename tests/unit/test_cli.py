@@ -500,6 +500,10 @@ class TestServing:
             while get("/readyz")[0] != status:
                 time.sleep(0.01)
 
+        def until_told(sample: str) -> None:
+            while sample not in get("/metrics")[1]:
+                time.sleep(0.01)
+
         async def script() -> None:
             await asyncio.to_thread(until_ready_is, 503)
             async with RuntimeSide(path) as runtime:
@@ -510,7 +514,7 @@ class TestServing:
                 assert 'nri_resctrl_pods{state="exists"} 1.0' in text
                 assert 'l3_mbm_total_bytes_total{domain_id="00",domain_name="mon_L3_00"' in text
                 assert 'nri_resctrl_request_seconds_count{event="RunPodSandbox"} 1.0' in text
-                assert "nri_resctrl_events_dropped_total 1.0" in text
+                await asyncio.to_thread(until_told, "nri_resctrl_events_dropped_total 1.0")
 
         arguments = ["--resctrl=fake", "--socket-path", str(path), "--events", "/dev/full"]
         assert serve([*arguments, "--health-addr", f"127.0.0.1:{port}"], script, {}) == Exit.OK
