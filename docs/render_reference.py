@@ -21,8 +21,8 @@ from prometheus_client import CollectorRegistry
 
 from nri_resctrl_plugin import ResctrlPluginConfig, cli
 from nri_resctrl_plugin.cli.settings import VARIABLE_PREFIX
-from nri_resctrl_plugin.metrics import Instruments, PodCollector, PodView
-from nri_resctrl_plugin.metrics.names import LABELS, metric_name
+from nri_resctrl_plugin.metrics import Instruments, MetricNames, PodCollector, PodView
+from nri_resctrl_plugin.metrics.names import CADVISOR_LABELS, LABELS, metric_name
 from resctrl import Domain, EventKind, Resctrl
 from resctrl.testing import FakeFs
 
@@ -167,11 +167,15 @@ def _flag(action: argparse.Action) -> tuple[str, str, str]:
 def _counters() -> str:
     rows = []
     for kind, event in EVENTS:
-        name = metric_name(Domain(f"mon_{kind}_00", kind, 0, None), event)
+        domain = Domain(f"mon_{kind}_00", kind, 0, None)
+        name = metric_name(domain, event)
         suffix = "_total" if name.kind is EventKind.COUNTER else ""
-        rows.append((f"`{name.name}{suffix}`", name.kind.value, name.text, f"`{event}`"))
-    labels = ", ".join(f"`{label}`" for label in LABELS)
-    return _table(("metric", "type", "meaning", "file of the kernel"), rows) + f"\nLabels: {labels}.\n"
+        other = metric_name(domain, event, MetricNames.CADVISOR)
+        compatible = f"`{other.name}`" if other != name else ""
+        rows.append((f"`{name.name}{suffix}`", name.kind.value, name.text, f"`{event}`", compatible))
+    labels, others = (", ".join(f"`{each}`" for each in of) for of in (LABELS, CADVISOR_LABELS))
+    head = ("metric", "type", "meaning", "file of the kernel", "with `--metric-names cadvisor`, a gauge")
+    return _table(head, rows) + f"\nLabels: {labels}; with cAdvisor's names {others}.\n"
 
 
 def _instruments() -> str:

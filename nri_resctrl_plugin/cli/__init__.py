@@ -193,6 +193,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="serve /metrics, /livez and /readyz there (extra 'metrics')",
     )
+    group("--metric-names", choices=("resctrl", "cadvisor"), default="resctrl",
+          help="whose names the pods' counters have at /metrics (resctrl)")  # fmt: skip
     group("--log-file", metavar="PATH", help="- for standard error, journal for the system's log (-; journal"
           " where a runtime launched the program and standard error leads nowhere)")  # fmt: skip
     group("--log-format", choices=("text", "json"), default="text", help="of the log (text)")

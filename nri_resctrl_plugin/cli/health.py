@@ -45,12 +45,14 @@ class Health:
 
     Args:
         address: `HOST:PORT`, or None.
+        names: By whose names the pods' counters are told, a value of `MetricNames`.
 
     Raises:
         Stop: The address is none, or prometheus-client is not installed.
     """
 
-    def __init__(self, address: str | None) -> None:
+    def __init__(self, address: str | None, names: str = "resctrl") -> None:
+        self._names = names
         self._instruments: Instruments | None = None
         if address is None:
             return
@@ -109,11 +111,12 @@ class Health:
         from nri_resctrl_plugin.metrics import (  # noqa: PLC0415 - rule 1
             HealthServer,
             HealthServerError,
+            MetricNames,
             PodCollector,
         )
 
         watch = _Watch(plugin, link, self._instruments)
-        self._registry.register(PodCollector(watch.view))
+        self._registry.register(PodCollector(watch.view, MetricNames(self._names)))
         plugin.subscribe(self._instruments.told)
         try:
             async with HealthServer(self._address, self._registry, watch) as server:

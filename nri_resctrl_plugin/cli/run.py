@@ -90,7 +90,7 @@ def _run(options: Namespace, link: RuntimeLink, config: ResctrlPluginConfig) -> 
             Exit.CONFIG, "--cleanup-on-exit with an empty group prefix would remove everybody's groups"
         )
     provider = _provider(options, config)
-    health = Health(options.health_addr)
+    health = Health(options.health_addr, options.metric_names)
     resctrl = health.counted(_resctrl(provider, config))
     _preflight(resctrl, auto_mount=config.auto_mount)
     memory.keep()

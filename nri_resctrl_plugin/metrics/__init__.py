@@ -6,6 +6,7 @@ Owns: the ways in. Must not know: what the plugin decides. It needs prometheus-c
 from __future__ import annotations
 
 from nri_resctrl_plugin.metrics.instruments import Instruments, TimedHandler, counted
+from nri_resctrl_plugin.metrics.names import MetricNames
 from nri_resctrl_plugin.metrics.pods import PodCollector, PodView
 from nri_resctrl_plugin.metrics.server import HealthAddress, HealthServer, HealthServerError, Probe
 
@@ -14,6 +15,7 @@ __all__ = [
     "HealthServer",
     "HealthServerError",
     "Instruments",
+    "MetricNames",
     "PodCollector",
     "PodView",
     "Probe",

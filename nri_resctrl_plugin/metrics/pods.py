@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import define, field, frozen
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -26,7 +26,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from nri_resctrl_plugin.events import Exists, PodResctrlAddOrUpdate
-from nri_resctrl_plugin.metrics.names import LABELS, MetricName, domain_labels, encodable, metric_name
+from nri_resctrl_plugin.metrics.names import MetricName, MetricNames, labels_of, metric_name
 from nri_resctrl_plugin.model import PodUid
 from resctrl import EventKind, FsProvider, ReadError, Resctrl, ResctrlError, Unassigned, Unavailable, Value
 from resctrl.names import MON_GROUPS
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from resctrl import Capacity, GroupReading, Reading
 
 __all__ = ["PodCollector", "PodView"]
-
-_SOURCE: Final = "pod"
 
 
 @frozen
@@ -60,27 +58,28 @@ class PodCollector(Collector):
 
     Args:
         view: Tells what is known of the pods now.
+        names: By whose names the counters are told.
     """
 
-    def __init__(self, view: Callable[[], PodView]) -> None:
+    def __init__(self, view: Callable[[], PodView], names: MetricNames = MetricNames.RESCTRL) -> None:
         self._view = view
+        self._names = names
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family, each once."""
         view = self._view()
-        families: dict[MetricName, Metric] = {}
-        missing: Counter[str] = Counter()
+        counters = _Counters(view.resctrl, self._names)
         for pod_uid, told in view.pods.items():
             if isinstance(told.group_state, Exists):
                 for path in (told.group_state.path, *told.group_state.others):
-                    _add_group(families, missing, view.resctrl, pod_uid, path)
-        yield from families.values()
+                    counters.add_group(pod_uid, path)
+        yield from counters.families.values()
         yield from _of_pods(view)
         yield _labelled(
             "nri_resctrl_readings_missing",
             "Counters that told no number in this scrape, by the reason.",
             "reason",
-            {state: missing[state] for state in ("unavailable", "unassigned", "error", "group")},
+            {state: counters.missing[state] for state in ("unavailable", "unassigned", "error", "group")},
         )
         yield from _of_rmids(view)
 
@@ -89,32 +88,43 @@ class PodCollector(Collector):
         return []
 
 
-def _add_group(
-    families: dict[MetricName, Metric],
-    missing: Counter[str],
-    resctrl: Resctrl[FsProvider],
-    pod_uid: PodUid,
-    path: Path,
-) -> None:
-    try:
-        reading: GroupReading = resctrl.read_group(path)
-    except ResctrlError:
-        missing["group"] += 1
-        return
-    control_group = _control_group(resctrl.config.root, path)
-    for (domain, event), counter in reading.values.items():
-        if not isinstance(counter, Value):
-            missing[_why(counter)] += 1
-            continue
-        if domain.parent is not None:
-            continue
-        name = metric_name(domain, event)
-        family = families.get(name)
-        if family is None:
-            family = families[name] = _family(name)
-        labels = map(encodable, (*domain_labels(domain), pod_uid, control_group, _SOURCE))
-        suffix = "_total" if name.kind is EventKind.COUNTER else ""
-        family.add_sample(name.name + suffix, dict(zip(LABELS, labels, strict=True)), counter.amount)
+@define
+class _Counters:
+    """The counters of groups, as far as they were read.
+
+    Attributes:
+        resctrl: Where the groups are.
+        names: By whose names they are told.
+        families: The series, by how they are told.
+        missing: How many told no number, by the reason.
+    """
+
+    resctrl: Resctrl[FsProvider]
+    names: MetricNames
+    families: dict[MetricName, Metric] = field(factory=dict)
+    missing: Counter[str] = field(factory=Counter)
+
+    def add_group(self, pod_uid: PodUid, path: Path) -> None:
+        """Read a group."""
+        try:
+            reading: GroupReading = self.resctrl.read_group(path)
+        except ResctrlError:
+            self.missing["group"] += 1
+            return
+        control_group = _control_group(self.resctrl.config.root, path)
+        for (domain, event), counter in reading.values.items():
+            if not isinstance(counter, Value):
+                self.missing[_why(counter)] += 1
+                continue
+            if domain.parent is not None:
+                continue
+            name = metric_name(domain, event, self.names)
+            family = self.families.get(name)
+            if family is None:
+                family = self.families[name] = _family(name)
+            suffix = "_total" if name.kind is EventKind.COUNTER else ""
+            labels = labels_of(name, domain, pod_uid, control_group)
+            family.add_sample(name.name + suffix, labels, counter.amount)
 
 
 def _why(reading: Reading) -> str:
@@ -130,11 +140,11 @@ def _why(reading: Reading) -> str:
 def _family(name: MetricName) -> Metric:
     match name.kind:
         case EventKind.COUNTER:
-            return CounterMetricFamily(name.name, name.text, labels=LABELS)
+            return CounterMetricFamily(name.name, name.text, labels=name.labels)
         case EventKind.GAUGE:
-            return GaugeMetricFamily(name.name, name.text, labels=LABELS)
+            return GaugeMetricFamily(name.name, name.text, labels=name.labels)
         case EventKind.UNKNOWN:
-            return UnknownMetricFamily(name.name, name.text, labels=LABELS)
+            return UnknownMetricFamily(name.name, name.text, labels=name.labels)
 
 
 def _control_group(root: Path, group: Path) -> str:

@@ -481,7 +481,15 @@ class TestServing:
             os.umask(before)
         assert target.stat().st_mode & 0o777 == 0o640
 
-    def test_health_and_metrics_have_an_address(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("names", "series"),
+        [
+            ([], 'l3_mbm_total_bytes_total{domain_id="00",domain_name="mon_L3_00"'),
+            (["--metric-names=cadvisor"], 'container_memory_bandwidth_bytes{k8s_pod_uid="uid0",node_id="0"'),
+        ],
+        ids=["resctrl", "cadvisor"],
+    )
+    def test_health_and_metrics_have_an_address(self, tmp_path: Path, names: list[str], series: str) -> None:
         """Ready once the runtime told what exists; the metrics tell of its pods and of the plugin's work."""
         path = tmp_path / "nri.sock"
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -512,11 +520,11 @@ class TestServing:
                 await asyncio.to_thread(until_ready_is, 200)
                 _, text = await asyncio.to_thread(get, "/metrics")
                 assert 'nri_resctrl_pods{state="exists"} 1.0' in text
-                assert 'l3_mbm_total_bytes_total{domain_id="00",domain_name="mon_L3_00"' in text
+                assert series in text
                 assert 'nri_resctrl_request_seconds_count{event="RunPodSandbox"} 1.0' in text
                 await asyncio.to_thread(until_told, "nri_resctrl_events_dropped_total 1.0")
 
-        arguments = ["--resctrl=fake", "--socket-path", str(path), "--events", "/dev/full"]
+        arguments = ["--resctrl=fake", "--socket-path", str(path), "--events", "/dev/full", *names]
         assert serve([*arguments, "--health-addr", f"127.0.0.1:{port}"], script, {}) == Exit.OK
 
     @pytest.mark.parametrize("address", ["8080", "127.0.0.1:http", "::1:80"])

@@ -25,12 +25,13 @@ from nri_resctrl_plugin.metrics import (
     HealthServer,
     HealthServerError,
     Instruments,
+    MetricNames,
     PodCollector,
     PodView,
     TimedHandler,
     counted,
 )
-from nri_resctrl_plugin.metrics.names import metric_name
+from nri_resctrl_plugin.metrics.names import LABELS, metric_name
 from nri_resctrl_plugin.metrics.server import CONNECTIONS
 from nri_resctrl_plugin.nri.messages import PodSandbox
 from resctrl import EventKind, Resctrl, ResctrlError, RmidsBusyError
@@ -57,11 +58,13 @@ def told(
     return PodResctrlAddOrUpdate(uid, state, total, done)
 
 
-def scrape(resctrl: Resctrl[FsProvider], *pods: PodResctrlAddOrUpdate) -> dict[str, Metric]:
+def scrape(
+    resctrl: Resctrl[FsProvider], *pods: PodResctrlAddOrUpdate, names: MetricNames = MetricNames.RESCTRL
+) -> dict[str, Metric]:
     """Return the families of one scrape, as prometheus' own parser reads them."""
     view = PodView({pod.pod_uid: pod for pod in pods}, resctrl)
     registry = CollectorRegistry()
-    registry.register(PodCollector(lambda: view))
+    registry.register(PodCollector(lambda: view, names))
     text = generate_latest(registry).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 
@@ -110,6 +113,32 @@ class TestPods:
         found = samples(scrape(resctrl, told(POD, main, other))["l3_mbm_total_bytes"])
         assert {key[3] for key in found} == {"", "gold"}
         assert len(found) == 4
+
+    def test_dashboards_made_for_cadvisor_find_its_names(
+        self, kernel: FakeFs, resctrl: Resctrl[FsProvider]
+    ) -> None:
+        """The same numbers as gauges with `node_id`; a series stays one for each pod and control group."""
+        resctrl.fs.create_dir(resctrl.config.root / "gold")
+        groups = [resctrl.create_group(POD), resctrl.create_group(POD, "gold")]
+        for number, group in enumerate(groups):
+            kernel.set_reading(group, "mbm_total_bytes", 100 + number, domain=1)
+        ours = scrape(resctrl, told(POD, *groups))
+        found = scrape(resctrl, told(POD, *groups), names=MetricNames.CADVISOR)
+        assert {name for name in found if name not in ours} == {
+            "container_llc_occupancy_bytes",
+            "container_memory_bandwidth_bytes",
+            "container_memory_bandwidth_local_bytes",
+        }
+        assert {name for name in ours if name not in found} == {
+            "l3_llc_occupancy_bytes", "l3_mbm_total_bytes", "l3_mbm_local_bytes"
+        }  # fmt: skip
+        total = found["container_memory_bandwidth_bytes"]
+        assert total.type == "gauge"
+        assert {it.name for it in total.samples} == {"container_memory_bandwidth_bytes"}
+        assert total.samples[0].labels.keys() == {"node_id", "k8s_pod_uid", "resctrl_control_group"}
+        assert samples(total) == {
+            (POD, "0", ""): 0, (POD, "1", ""): 100, (POD, "0", "gold"): 0, (POD, "1", "gold"): 101
+        }  # fmt: skip
 
     @pytest.mark.parametrize(
         ("word", "reason"),
@@ -201,12 +230,14 @@ class TestPods:
             ("mon_PERF_PKG_00", "core_energy", "perf_core_energy_joules", EventKind.COUNTER),
             ("mon_PERF_PKG_00", "activity", "perf_activity_farads", EventKind.COUNTER),
             ("mon_L3_00", "new-event", "l3_new_event", EventKind.UNKNOWN),
+            ("mon_L2_00", "llc_occupancy", "l2_llc_occupancy_bytes", EventKind.GAUGE),
         ],
     )
     def test_other_events_have_names_too(self, domain: str, event: str, name: str, kind: EventKind) -> None:
         """Energy has its unit; what is not known keeps its name, made fit, and no type is claimed."""
-        found = metric_name(domain_named(domain), event)
-        assert (found.name, found.kind) == (name, kind)
+        for names in MetricNames:
+            found = metric_name(domain_named(domain), event, names)
+            assert (found.name, found.kind, found.labels) == (name, kind, LABELS)
 
 
 class TestInstruments:
