@@ -26,10 +26,9 @@ import errno
 import os
 import resource
 import weakref
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from nri_resctrl_plugin.errors import CgroupError
 from resctrl.model import Tid
@@ -129,18 +128,17 @@ class OpenFiles:
         _close_all(self._open)
 
 
-@frozen
-class _Cgroup:
+class _Cgroup(NamedTuple):
     """One cgroup of a tree as it was walked: its directory, the kernel's number for it, its links."""
 
     directory: str
     number: int
     links: int
 
-    @classmethod
-    def seen(cls, directory: str) -> _Cgroup:
-        status = os.stat(directory)  # noqa: PTH116 - Path costs as much as the call
-        return cls(directory, status.st_ino, status.st_nlink)
+
+def _seen(directory: str) -> _Cgroup:
+    status = os.stat(directory)  # noqa: PTH116 - Path costs as much as the call
+    return _Cgroup(directory, status.st_ino, status.st_nlink)
 
 
 @define(eq=False)
@@ -188,7 +186,7 @@ class Tree:
         paths = [self._file(each.directory) for each in self._kept]
         try:
             texts = [self.files.read(path) for path in paths if path in self.files]
-            if len(texts) < len(paths) or any(_Cgroup.seen(each.directory) != each for each in self._kept):
+            if len(texts) < len(paths) or any(_seen(each.directory) != each for each in self._kept):
                 return None
         except OSError:
             return None  # the walk tells what that means
@@ -204,7 +202,7 @@ class Tree:
         seen: list[_Cgroup] = []
         opened: dict[str, int] = {}
         waiting, count, there = [self.top], 0, False
-        with ExitStack() as open_files:
+        try:
             while waiting:
                 directory = waiting.pop()
                 count += 1
@@ -214,11 +212,10 @@ class Tree:
                 try:
                     text, descriptor = _opened(path, keep=self.keeps and count <= MAX_KEPT)
                     if descriptor is not None:
-                        open_files.callback(os.close, descriptor)
                         opened[path] = descriptor
                     there = True
                     found.update(_threads_in(path, text))
-                    seen.append(_Cgroup.seen(directory))
+                    seen.append(_seen(directory))
                     if seen[-1].links != _NO_SUBDIRECTORIES:
                         waiting += _below(directory)
                 except OSError as error:
@@ -227,8 +224,10 @@ class Tree:
             whole = len(opened) == len(seen) == count
             told = all(each.links >= _NO_SUBDIRECTORIES for each in seen)
             if whole and told and self.files.take(opened, new=self._is_new):
-                open_files.pop_all()
-                self._kept = tuple(seen)
+                self._kept, opened = tuple(seen), {}
+        finally:
+            for descriptor in opened.values():
+                os.close(descriptor)
         self._is_new = False
         return found if there else None
 
