@@ -645,7 +645,7 @@ def test_questions_about_nothing() -> None:
     assert table.container_pod(X) is None
     assert not table.attempt_pending(X)
     assert (table.failed_pods(), table.partial_containers(), table.orphans()) == ((), (), ())
-    assert (table.sandboxes(), table.sandboxes_of(A)) == ((), ())
+    assert (table.sandboxes(), table.sandboxes_of(A), table.sandbox_of(X)) == ((), (), None)
     assert not table.busy(A)
     assert table.snapshot() == {}
 

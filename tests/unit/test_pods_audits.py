@@ -482,6 +482,15 @@ def test_sandboxes_of_one_pod() -> None:
     assert [each.sandbox_id for each in table.sandboxes()] == [A2.sandbox_id, B1.sandbox_id]
 
 
+def test_the_sandbox_of_a_container() -> None:
+    """Its own, not that of the pod beside it; none once it stopped, as it may while its work is held."""
+    table = running(PodStarted(A2), start(X))
+    (own, _) = table.sandboxes_of(A)
+    assert table.sandbox_of(X) == own
+    table.apply(ContainerStopped(X))
+    assert table.sandbox_of(X) is None
+
+
 def test_words_about_a_sandbox_are_equal() -> None:
     """What is told of its cgroup does not make another sandbox of it."""
     assert PodRef(A1.sandbox_id, A, ContainerCgroup(cgroups_path="/a1")) == A1
