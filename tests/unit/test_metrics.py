@@ -121,17 +121,20 @@ class TestPods:
         resctrl.fs.create_dir(resctrl.config.root / "gold")
         groups = [resctrl.create_group(POD), resctrl.create_group(POD, "gold")]
         for number, group in enumerate(groups):
+            kernel.set_reading(group, "llc_occupancy", 300 + number, domain=1)
             kernel.set_reading(group, "mbm_total_bytes", 100 + number, domain=1)
+            kernel.set_reading(group, "mbm_local_bytes", 200 + number, domain=1)
         ours = scrape(resctrl, told(POD, *groups))
         found = scrape(resctrl, told(POD, *groups), names=MetricNames.CADVISOR)
-        assert {name for name in found if name not in ours} == {
-            "container_llc_occupancy_bytes",
-            "container_memory_bandwidth_bytes",
-            "container_memory_bandwidth_local_bytes",
+        pairs = {
+            "l3_llc_occupancy_bytes": "container_llc_occupancy_bytes",
+            "l3_mbm_total_bytes": "container_memory_bandwidth_bytes",
+            "l3_mbm_local_bytes": "container_memory_bandwidth_local_bytes",
         }
-        assert {name for name in ours if name not in found} == {
-            "l3_llc_occupancy_bytes", "l3_mbm_total_bytes", "l3_mbm_local_bytes"
-        }  # fmt: skip
+        assert found.keys() - ours.keys() == set(pairs.values())
+        assert ours.keys() - found.keys() == set(pairs)
+        for our, other in pairs.items():
+            assert [it.value for it in found[other].samples] == [it.value for it in ours[our].samples]
         total = found["container_memory_bandwidth_bytes"]
         assert total.type == "gauge"
         assert {it.name for it in total.samples} == {"container_memory_bandwidth_bytes"}
