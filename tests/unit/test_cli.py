@@ -504,13 +504,17 @@ class TestServing:
             except OSError:
                 return 0, "it does not listen yet"
 
-        def until_ready_is(status: int) -> None:
-            while get("/readyz")[0] != status:
+        def until(holds: Callable[[], bool]) -> None:
+            end = time.monotonic() + 20  # a thread that never ends would keep the whole run
+            while not holds():
+                assert time.monotonic() < end
                 time.sleep(0.01)
 
+        def until_ready_is(status: int) -> None:
+            until(lambda: get("/readyz")[0] == status)
+
         def until_told(sample: str) -> None:
-            while sample not in get("/metrics")[1]:
-                time.sleep(0.01)
+            until(lambda: sample in get("/metrics")[1])
 
         async def script() -> None:
             await asyncio.to_thread(until_ready_is, 503)
