@@ -11,8 +11,8 @@ Rules:
     3. The files of a small tree stay open after the walk, as long as there is room for all of them. Listed
        again, each of its cgroups costs two calls: first all are read, then all are looked at (stat). While
        they are the same directories, with as many below each, nothing was nested anew before the last read.
-    4. Whoever came first stays; for a tree that is new, that one goes which was read longest ago, if its
-       cgroup is gone. So a node with more cgroups than there is room for reads the rest as ever, by a walk.
+    4. Whoever came first stays, as long as it is read; where there is no room, what was not read for long
+       goes. So a node with more cgroups than there is room for reads the rest as ever, by a walk.
     5. The kernel removes a cgroup whether its file is open or not, and a read tells (ENODEV; kernel:
        kernfs_drain_open_files). Only its hierarchy cannot be unmounted. A walk opens anew, since another
        cgroup may stand in that place.
@@ -25,7 +25,9 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import time
 import weakref
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from attrs import define, field
@@ -34,7 +36,7 @@ from nri_resctrl_plugin.errors import CgroupError
 from resctrl.model import Tid
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 __all__ = ["GONE", "USED_UP", "OpenFiles", "Tree", "refused", "room_for_files", "stands"]
 
@@ -46,6 +48,9 @@ MAX_KEPT: Final = 8
 
 MAX_OPEN: Final = 512
 """How many files stay open at most; each costs the kernel some 5 KB."""
+
+IDLE: Final = 600.0
+"""Seconds after which a file that nobody read gives way to another: its cgroup may be long gone."""
 
 GONE: Final = frozenset({errno.ENOENT, errno.ENODEV})
 """What the kernel says of a cgroup that is not there, or not there any more."""
@@ -74,11 +79,13 @@ class OpenFiles:
 
     Args:
         room: How many there may be.
+        clock: Tells the seconds.
     """
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.room: int = room
-        self._open: dict[str, int] = {}  # the one that was read longest ago first
+        self._clock = clock
+        self._open: dict[str, tuple[int, float]] = {}  # the one that was read longest ago first, and when
         self._end = weakref.finalize(self, _close_all, self._open)
 
     def __len__(self) -> int:
@@ -93,35 +100,29 @@ class OpenFiles:
         Raises:
             OSError: It cannot be read, and is closed now; ENODEV where it is gone.
         """
-        descriptor = self._open.pop(path)
+        descriptor, _ = self._open.pop(path)
         text = _read_or_close(descriptor)
-        self._open[path] = descriptor
+        self._open[path] = descriptor, self._clock()
         return text
 
-    def take(self, files: Mapping[str, int], *, new: bool) -> bool:
-        """Keep descriptors by their paths if there is room for all of them; else they stay the caller's.
-
-        Args:
-            files: The descriptors.
-            new: They were never offered before: whoever is gone makes room for them (rule 4).
-        """
+    def take(self, files: Mapping[str, int]) -> bool:
+        """Keep descriptors by their paths if there is room for all of them; else they stay the caller's."""
         for path in files:
             self.close(path)  # another tree of the same cgroup
-        while new and len(self._open) + len(files) > self.room:
-            oldest = next(iter(self._open), None)
-            if oldest is None or stands(oldest):
-                break
+        now = self._clock()
+        while len(self._open) + len(files) > self.room:
+            oldest, (_, read) = next(iter(self._open.items()), ("", (-1, now)))
+            if now - read < IDLE:
+                return False
             self.close(oldest)
-        if len(self._open) + len(files) > self.room:
-            return False
-        self._open.update(files)
+        self._open.update((path, (descriptor, now)) for path, descriptor in files.items())
         return True
 
     def close(self, path: str) -> None:
         """Close a file; nothing where it is not open."""
-        descriptor = self._open.pop(path, None)
-        if descriptor is not None:
-            os.close(descriptor)
+        known = self._open.pop(path, None)
+        if known is not None:
+            os.close(known[0])
 
     def close_all(self) -> None:
         """Close all files."""
@@ -157,7 +158,6 @@ class Tree:
     files: OpenFiles
     keeps: bool
     _kept: tuple[_Cgroup, ...] = field(default=(), init=False)
-    _is_new: bool = field(default=True, init=False)
 
     def threads(self) -> list[Tid] | None:
         """List the threads that live now, each once; None where the cgroup is not there.
@@ -217,27 +217,26 @@ class Tree:
                     found.update(_threads_in(path, text))
                     seen.append(_seen(directory))
                     if seen[-1].links != _NO_SUBDIRECTORIES:
-                        waiting += _below(directory)
+                        waiting += _below(directory, MAX_CGROUPS + 1 - count - len(waiting))
                 except OSError as error:
                     if error.errno not in GONE:
                         raise refused(directory, error) from error
             whole = len(opened) == len(seen) == count
             told = all(each.links >= _NO_SUBDIRECTORIES for each in seen)
-            if whole and told and self.files.take(opened, new=self._is_new):
+            if whole and told and self.files.take(opened):
                 self._kept, opened = tuple(seen), {}
         finally:
             for descriptor in opened.values():
                 os.close(descriptor)
-        self._is_new = False
         return found if there else None
 
     def _file(self, directory: str) -> str:
         return f"{directory}/{self.threads_file}"
 
 
-def _below(directory: str) -> list[str]:
+def _below(directory: str, most: int) -> list[str]:
     with os.scandir(directory) as entries:
-        return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return list(islice((each.path for each in entries if each.is_dir(follow_symlinks=False)), most))
 
 
 def _threads_in(path: str, text: bytes) -> dict[Tid, None]:
@@ -290,6 +289,6 @@ def _read_or_close(descriptor: int) -> bytes:
     return b"".join(blocks)
 
 
-def _close_all(files: dict[str, int]) -> None:
+def _close_all(files: dict[str, tuple[int, float]]) -> None:
     while files:
-        os.close(files.popitem()[1])
+        os.close(files.popitem()[1][0])

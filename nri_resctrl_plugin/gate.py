@@ -77,9 +77,10 @@ class Gate(Generic[P]):
         """At the first Synchronize: start up, with sweep and adoption unless work was done before it."""
         if self._phase is _Phase.SHUT:
             self._begin(listed, jobs)
+            self._swept_or_skipped = True
         elif not self._swept_or_skipped:
+            self._swept_or_skipped = True
             self._log.info("startup_cleanup_skipped", reason="groups were made before the first Synchronize")
-        self._swept_or_skipped = True
 
     def lets_through(self, work: Work, jobs: Jobs[P]) -> bool:
         """Return whether work may go on now; if not, it is held. The first work of all starts up."""
@@ -96,8 +97,8 @@ class Gate(Generic[P]):
 
     def _started_up(self, outcome: Outcome[StartupResult]) -> None:
         result = outcome.value if isinstance(outcome, Success) else StartupResult(outcome.error)
-        log_startup(self._log, result)
         self.mount_error = result.mount_error
         self._phase = _Phase.OPEN
         held, self._held = self._held, []
         self._opened(held)
+        log_startup(self._log, result)  # last: it may fail, and then nothing would ever go on

@@ -19,8 +19,8 @@ Rules:
     5. Who need not have each thread tried is told at the first that is refused with none left before it:
        where all are in another control group that is the second write, however many they are.
     6. Who wants each thread tried is spared those of which it is known: of many, who is in the control group
-       of one that was refused is not tried. Two files tell that; once they spare nobody, they are not read
-       again.
+       of one that was refused is not tried. Two files tell that; each time that they spare nobody, twice as
+       many refusals pass until they are read again.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class _Run:
     def __init__(self, assigner: Assigner, group: Path, tids: Sequence[Tid], *, try_all: bool) -> None:
         self.done = Assignment()
         self.spared: list[Tid] = []
-        self._looks = True
+        self._next_look = self._patience = 0
         self._assigner = assigner
         self._group = group
         self._try_all = try_all
@@ -237,9 +237,13 @@ class _Run:
         if not self._try_all:
             self.spared += reversed(self._rest)
             self._rest.clear()
-        elif self._looks and failure.errno == errno.EINVAL and len(self._rest) >= _MANY:
+        elif failure.errno == errno.EINVAL and len(self._rest) >= _MANY:
+            if self._next_look > 0:
+                self._next_look -= 1
+                return
             inside = neighbours(self._assigner.fs, self._assigner.config, self._group, refused)
-            self._looks = not inside.isdisjoint(self._rest)
+            if inside.isdisjoint(self._rest):
+                self._next_look, self._patience = self._patience, 2 * self._patience + 1
             self.spared += (tid for tid in reversed(self._rest) if tid in inside)
             self._rest = [tid for tid in self._rest if tid not in inside]
 

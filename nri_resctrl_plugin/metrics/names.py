@@ -103,7 +103,7 @@ def labels_of(name: MetricName, domain: Domain, pod_uid: str, control_group: str
     """Return the labels of one series.
 
     `domain_id` is the number as the directory writes it (`00`), `domain_name` the directory, `node_id` the
-    number as cAdvisor writes it (`0`).
+    number without zeros (`0`): cAdvisor counts the domains, which is the same where no number is left out.
     """
     number = domain.name.rpartition("_")[2]
     values = {

@@ -109,12 +109,15 @@ def test_a_directory_whose_links_tell_nothing_is_looked_into(
 
 
 def test_a_forest_of_cgroups_is_refused(top: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container with a delegated tree cannot stall the worker with it."""
+    """A container with a delegated tree cannot stall the worker with it, nor fill its memory."""
     monkeypatch.setattr(cgroup_walk, "MAX_CGROUPS", 5)
     for number in range(5):
         put(top / str(number), number + 1)
+    assert len(cgroup_walk._below(str(top), 3)) == 3
     with pytest.raises(CgroupError, match="more than 5 cgroups"):
         tree.threads()
+    shutil.rmtree(top / "0")
+    assert sorted(tree.threads() or ()) == [2, 3, 4, 5, 7]
 
 
 # --- what is remembered ---
@@ -353,26 +356,30 @@ def test_whoever_came_first_stays(tmp_path: Path) -> None:
     assert open_descriptors() == before
 
 
-def test_one_that_is_gone_makes_room_for_one_that_is_new(tmp_path: Path) -> None:
-    """It is not listed any more, so it is the one that was read longest ago."""
-    files = OpenFiles(3)
+def test_what_nobody_reads_makes_room_in_the_end(tmp_path: Path) -> None:
+    """For whoever wants it, of a tree all or nothing; nothing else tells that it is nobody's any more."""
+    now = [0.0]
+    files = OpenFiles(3, lambda: now[0])
     found = trees(tmp_path, files, "abcd")
     for name in "ab":
         shutil.rmtree(tmp_path / name)
-    for _ in range(2):
-        for name in "cd":
-            found[name].threads()
-        assert held(files) == ["a", "b", "c"]  # nobody is new
-    trees(tmp_path, files, "e")
-    assert held(files) == ["b", "c", "e"]
+    now[0] += cgroup_walk.IDLE - 1
+    for name in "cd":
+        found[name].threads()
+    assert held(files) == ["a", "b", "c"]
+    now[0] += 1
+    found["c"].threads()
     found["d"].threads()
-    assert held(files) == ["b", "c", "e"]
-    put(tmp_path / "f", 1)
-    put(tmp_path / "f" / "g", 2)
-    assert sorted(Tree(str(tmp_path / "f"), FILE, files, keeps=True).threads() or ()) == [1, 2]
-    assert held(files) == ["c", "e"]  # all of a tree or nothing
+    assert held(files) == ["b", "c", "d"]
+    put(tmp_path / "e", 1)
+    put(tmp_path / "e" / "f", 2)
+    large = Tree(str(tmp_path / "e"), FILE, files, keeps=True)
+    assert sorted(large.threads() or ()) == [1, 2]
+    assert held(files) == ["c", "d"]
+    now[0] += cgroup_walk.IDLE
     found["d"].threads()
-    assert held(files) == ["c", "e", "d"]
+    assert sorted(large.threads() or ()) == [1, 2]
+    assert held(files) == ["d", "e", "f"]
     files.close_all()
 
 

@@ -213,6 +213,27 @@ def test_without_cleanup_on_start_nothing_is_swept() -> None:
     run(main())
 
 
+def test_a_log_that_fails_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reader may be gone; the work that waits for the startup goes on all the same."""
+
+    async def main() -> None:
+        it = bench()
+        stale(it.kernel, "pod_old")
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
+        await it.plugin.synchronize([pod("a", "s")], [])
+        await it.plugin.settled()
+        assert it.groups() == ["pod_a"]
+        await it.plugin.close()
+
+    def broken(*_: object) -> None:
+        raise BrokenPipeError
+
+    failed: list[object] = []
+    monkeypatch.setattr("nri_resctrl_plugin.gate.log_startup", broken)
+    run(main())
+    assert len(failed) == 1
+
+
 def test_without_a_mount_groups_are_failed_and_a_retry_finds_a_later_mount() -> None:
     """The failure is logged and is each pod's reason; once somebody mounts, a retry makes the group."""
 
