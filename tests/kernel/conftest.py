@@ -77,7 +77,7 @@ class Boot(Protocol):
         line: str,
         guest: GuestConfig | None = None,
         *,
-        limit: float = 60.0,
+        limit: float = 100.0,
         job: Path | None = None,
         on_output: Callable[[bytes], object] | None = None,
     ) -> GuestRun:
@@ -113,7 +113,7 @@ def boot(image: Image) -> Boot:
         line: str,
         guest: GuestConfig | None = None,
         *,
-        limit: float = 60.0,
+        limit: float = 100.0,
         job: Path | None = None,
         on_output: Callable[[bytes], object] | None = None,
     ) -> GuestRun:

@@ -324,6 +324,7 @@ class TestMachines:
             "sleep 0.5; cat mon_groups/g/mon_data/mon_L3_00/{llc_occupancy,mbm_total_bytes}",
             GuestConfig(decay_ms=decay_ms),
         )
+        assert run.status == 0, (run.reason, run.errors, run.console[-1000:])
         occupancy, traffic = map(int, run.text.split())
         assert traffic > 0, "the group ran"
         assert (occupancy == 0) is sunk
