@@ -21,7 +21,7 @@ from nri_resctrl_plugin.model import ContainerCgroup
 from tests.real_cgroups import index_of, open_descriptors, own_cgroup, remove_cgroup, traced
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 FILE = "cgroup.threads"
 
@@ -56,6 +56,19 @@ def tree(top: Path, files: OpenFiles) -> Tree:
 def held(files: OpenFiles) -> list[str]:
     """Return which files are open, by the names of their cgroups, the one that was read longest ago first."""
     return [Path(path).parent.name for path in files._open]
+
+
+def after_listing(patch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    """Let something change each time that the entries of a directory have been listed."""
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        with real(path) as entries:
+            listed = list(entries)
+        change()
+        return nullcontext(listed)
+
+    patch.setattr(os, "scandir", scandir)
 
 
 # --- what is walked ---
@@ -202,17 +215,13 @@ def test_a_tree_that_changed_during_the_walk_is_walked_anew(
 ) -> None:
     """One cgroup went, unread, and another came: there are as many as before."""
     put(top / "a", 8)
-    real = os.scandir
 
-    def scandir(path: str) -> object:
-        with real(path) as entries:
-            listed = list(entries)
+    def change() -> None:
         if (top / "a").exists():
             (top / "a").rename(top / "b")
-        return nullcontext(listed)
 
     with monkeypatch.context() as changing:
-        changing.setattr(os, "scandir", scandir)
+        after_listing(changing, change)
         tree.threads()
     assert sorted(tree.threads() or ()) == [7, 8]
 
@@ -290,16 +299,8 @@ def test_what_is_made_after_the_entries_were_listed_is_found_the_next_time(
 ) -> None:
     """The links are counted before the entries are listed: one that is missed was not counted either."""
     put(top / "a", 8)
-    real = os.scandir
-
-    def scandir(path: str) -> object:
-        with real(path) as entries:
-            listed = list(entries)
-        put(top / "new", 9)
-        return nullcontext(listed)
-
     with monkeypatch.context() as changing:
-        changing.setattr(os, "scandir", scandir)
+        after_listing(changing, lambda: put(top / "new", 9))
         assert sorted(tree.threads() or ()) == [7, 8]
     assert sorted(tree.threads() or ()) == [7, 8, 9]
 

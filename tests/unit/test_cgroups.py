@@ -659,6 +659,24 @@ def test_several_threads_may_share_a_source(host: Host, source: CgroupPidSource)
     assert open_descriptors() == before
 
 
+@pytest.mark.parametrize("call", ["thread_ids", "is_gone", "close"])
+def test_each_call_has_the_source_to_itself(host: Host, source: CgroupPidSource, call: str) -> None:
+    """Each closes files, or remembers places, that another would be reading."""
+    host.cgroup(PATH, [7])
+    calls: dict[str, Callable[[], object]] = {
+        "thread_ids": lambda: source.thread_ids(TOLD),
+        "is_gone": lambda: source.is_gone(TOLD),
+        "close": source.close,
+    }
+    with ThreadPoolExecutor(1) as pool:
+        with source._lock:
+            other = pool.submit(calls[call])
+            with pytest.raises(TimeoutError):
+                other.result(0.05)
+        other.result(10)
+    source.close()
+
+
 # --- what is gone ---
 
 
